@@ -1,0 +1,264 @@
+//! Wire types between the control plane and an agent.
+//!
+//! The base of the protocol (`/health`, `/chat`, `DELETE /chat/{id}`, the events without `seq`) is fixed, because agents
+//! and bots of the earlier Python system speak it. Everything else is optional for a peer: unknown fields and unknown
+//! event types are ignored on both sides, never an error.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Version of this protocol that `/version` reports; an agent without `/version` speaks the base protocol (1).
+pub const PROTOCOL: u32 = 2;
+
+/// Seconds of silence after which an agent sends [`EventKind::Keepalive`]: a real event, because gateways drop SSE
+/// comments.
+pub const KEEPALIVE_SECONDS: u64 = 15;
+
+/// Body of `POST /chat`, answered by `text/event-stream` with one [`Event`] per `data:` line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatRequest {
+    /// What the user says.
+    pub message: String,
+    /// The conversation; a string, although Telegram's chat ids are integers (`"123"`, `"admin:7"`).
+    pub chat_id: String,
+    /// Runs the turn once per id: a known id attaches to that turn; the same id with another body is 409.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_id: Option<Uuid>,
+    /// Who speaks; absent from callers that know only the base protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<Sender>,
+    /// IETF language tag of the user's client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language_code: Option<String>,
+    /// Asks for [`EventKind::Delta`] events.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stream: bool,
+}
+
+/// The person behind a turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sender {
+    /// Telegram's user id.
+    pub id: i64,
+    /// The name the person goes by.
+    pub name: String,
+    /// What the person may do.
+    pub role: Role,
+}
+
+/// Owner and visitor are different people: a visitor has a conversation of their own and no access to the owner's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Whoever created the agent.
+    Owner,
+    /// Whoever follows a deep link.
+    Visitor,
+}
+
+impl Role {
+    /// The name on the wire and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Owner => "owner",
+            Role::Visitor => "visitor",
+        }
+    }
+}
+
+/// One event of a turn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Place in the turn, growing from 1; 0 where the peer speaks the base protocol or the event is not kept
+    /// ([`EventKind::Keepalive`]).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub seq: i64,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+fn is_zero(n: &i64) -> bool {
+    *n == 0
+}
+
+/// What an [`Event`] says, in the order of the turn; [`EventKind::Done`] is always last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum EventKind {
+    /// A whole piece of assistant text.
+    Text {
+        /// Markdown.
+        content: String,
+    },
+    /// Partial text, followed by the whole text as [`EventKind::Text`]; sent only to a caller that asked for it.
+    Delta {
+        /// The next characters.
+        content: String,
+    },
+    /// The agent uses a tool.
+    ToolUse {
+        /// The tool's name, such as `bash`.
+        name: String,
+        /// Its arguments as a JSON string.
+        input: String,
+    },
+    /// A file for the chat, to be fetched from `/files/{path}`.
+    File {
+        /// Relative to the workspace.
+        path: String,
+        /// Text under the file.
+        #[serde(default)]
+        caption: Option<String>,
+    },
+    /// Nothing to say, still at work.
+    Keepalive,
+    /// What went wrong, in words for the user.
+    Error {
+        /// Plain text.
+        content: String,
+    },
+    /// What the turn cost.
+    Usage {
+        /// Tokens of the prompt.
+        prompt_tokens: i64,
+        /// Tokens of the answer.
+        completion_tokens: i64,
+        /// US dollars, where the provider says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<f64>,
+    },
+    /// The end of the turn.
+    Done {
+        /// Messages waiting in `/pending`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pending: Option<i64>,
+    },
+    /// An event type that this version does not know.
+    #[serde(other, skip_serializing)]
+    Unknown,
+}
+
+/// Answer of `GET /health`, the only endpoint without a bearer secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// The agent's display name.
+    pub agent_name: String,
+}
+
+/// Answer of `GET /version`; 404 means the base protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The agent's own version.
+    pub version: String,
+    /// [`PROTOCOL`].
+    pub protocol: u32,
+    /// Optional parts that it speaks.
+    #[serde(default)]
+    pub features: Vec<String>,
+}
+
+/// Answer of `GET /turns/{turn_id}`; 404 means that the turn was never accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnStatus {
+    /// The turn.
+    pub turn_id: Uuid,
+    /// Where it stands.
+    pub state: TurnState,
+    /// Sequence number of its newest event.
+    pub last_seq: i64,
+}
+
+/// Where a turn stands on the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TurnState {
+    /// Accepted, behind another turn of the same chat.
+    Queued,
+    /// At work.
+    Running,
+    /// Over, its events end with [`EventKind::Done`].
+    Done,
+    /// Cancelled, its events end with [`EventKind::Done`].
+    Cancelled,
+}
+
+/// Answer of `DELETE /chat/{chat_id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatDeleted {
+    /// `ok`.
+    pub status: String,
+    /// Messages that are gone.
+    pub deleted: i64,
+}
+
+/// The agent's configuration, one JSON file (`baal-agent --config FILE`), mode 0600 because it holds keys.
+///
+/// The names are those that the Python agent read from its environment, in lower case.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// Display name, told to the model and by `/health`.
+    pub agent_name: String,
+    /// The personality, any text.
+    pub system_prompt: String,
+    /// Model id at the inference service.
+    pub model: String,
+    /// Key of the inference service.
+    pub libertai_api_key: String,
+    /// Base URL of the inference service up to and with the version, such as `https://api.libertai.io/v1`.
+    pub libertai_api_base_url: String,
+    /// The bearer secret that callers present.
+    pub agent_secret: String,
+    /// TCP port on 127.0.0.1; 0 lets the system choose.
+    pub port: u16,
+    /// The SQLite database.
+    pub db_path: std::path::PathBuf,
+    /// Directory of memory, skills and files.
+    pub workspace_path: std::path::PathBuf,
+    /// The owner's chat, for callers that send no `sender`.
+    #[serde(default)]
+    pub owner_chat_id: String,
+    /// Messages of history given to the model.
+    #[serde(default = "default_max_history")]
+    pub max_history: u32,
+}
+
+fn default_max_history() -> u32 {
+    100
+}
+
+impl std::fmt::Debug for AgentConfig {
+    /// Leaves out the keys and the prompt.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgentConfig")
+            .field("agent_name", &self.agent_name)
+            .field("model", &self.model)
+            .field("port", &self.port)
+            .field("db_path", &self.db_path)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_flat_objects_with_a_type() {
+        let event = Event { seq: 3, kind: EventKind::Text { content: "hi".into() } };
+        let json = serde_json::to_value(&event).expect("serialises");
+        assert_eq!(json, serde_json::json!({"seq": 3, "type": "text", "content": "hi"}));
+        assert_eq!(serde_json::from_value::<Event>(json).expect("parses"), event);
+    }
+
+    #[test]
+    fn an_old_agents_events_and_unknown_types_are_read() {
+        let done: Event = serde_json::from_str(r#"{"type":"done"}"#).expect("parses");
+        assert_eq!(done, Event { seq: 0, kind: EventKind::Done { pending: None } });
+        let news: Event = serde_json::from_str(r#"{"type":"weather","sky":"blue","seq":4}"#).expect("parses");
+        assert_eq!(news, Event { seq: 4, kind: EventKind::Unknown });
+    }
+}

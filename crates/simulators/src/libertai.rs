@@ -1,0 +1,1 @@
+//! LibertAI: OpenAI-compatible chat completions.

@@ -1,0 +1,1 @@
+//! Telegram: the Bot API, webhook delivery, and a page to chat in.
