@@ -1,1 +1,10 @@
+//! Baal's control plane: the library behind the `baal` program.
 
+pub mod app;
+pub mod config;
+pub mod jobs;
+pub mod replica;
+pub mod telegram;
+pub mod turns;
+pub mod vault;
+pub mod wake;

@@ -1,0 +1,70 @@
+//! What every part of the program shares.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use crate::config::Config;
+use crate::telegram::api::Api;
+use crate::wake::Wake;
+
+/// Handles of one process; cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+/// The parts behind [`App`].
+pub struct Shared {
+    /// The settings.
+    pub config: Config,
+    /// Postgres.
+    pub db: PgPool,
+    /// Wake-ups of the queues.
+    pub wake: Wake,
+    /// Telegram's Bot API.
+    pub telegram: Api,
+    /// HTTP to agents: no overall time-out, because answers stream for minutes.
+    pub agents_http: reqwest::Client,
+    /// Telegram's id of this process' bot.
+    pub bot_id: i64,
+}
+
+impl std::ops::Deref for App {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl App {
+    /// Prepares the handles; connections to Postgres are opened when first needed.
+    pub fn new(config: Config) -> anyhow::Result<Self> {
+        let db = connect_lazily(&config)?;
+        let telegram = Api::new(&config)?;
+        let agents_http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(10))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .tcp_nodelay(true)
+            .build()?;
+        let bot_id = config.bot_id();
+        Ok(Self(Arc::new(Shared { config, db, wake: Wake::default(), telegram, agents_http, bot_id })))
+    }
+}
+
+fn connect_lazily(config: &Config) -> anyhow::Result<PgPool> {
+    let options: PgConnectOptions = config.database_url.expose_secret().parse()?;
+    let options = options.application_name("baal");
+    Ok(PgPoolOptions::new()
+        .max_connections(config.database_connections)
+        // Asking "are you there?" before each use costs a quarter of the throughput; a dead connection shows as an
+        // error, and every caller tries again.
+        .test_before_acquire(false)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_lazy_with(options))
+}
+
+/// The schema, as numbered SQL files embedded in the program.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");

@@ -1,0 +1,519 @@
+//! Configuration: environment variables, each also as `NAME_FILE`, `.env` read if present.
+//!
+//! Every variable is declared once, in [`settings!`] below, with its documentation; `.env.example` and the help of
+//! `baal serve` are made from the same lines. Loading collects all problems and reports them together.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use crate::vault::Vault;
+
+/// One environment variable.
+#[derive(Debug)]
+pub struct Variable {
+    /// The name in the environment.
+    pub name: &'static str,
+    /// What it means, a line each.
+    pub doc: &'static [&'static str],
+    /// What holds when it is missing.
+    pub need: Need,
+    /// A valid value, shown when a bad one is refused.
+    pub example: &'static str,
+}
+
+/// Whether a variable must be set. An empty value counts as none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// The start stops without it.
+    Required,
+    /// This value is used.
+    Default(&'static str),
+    /// There is none.
+    Optional,
+}
+
+macro_rules! settings {
+    ($( $(#[doc = $doc:literal])+ $field:ident: $type:ty = $name:literal, $need:expr, $example:literal, $parse:expr; )+) => {
+        /// The settings of one process; `Debug` shows no secrets.
+        #[derive(Debug, Clone)]
+        pub struct Config {
+            $( $(#[doc = $doc])+ pub $field: $type, )+
+        }
+
+        /// All variables, in the order of the documentation.
+        pub const VARIABLES: &[Variable] = &[
+            $( Variable { name: $name, doc: &[$($doc),+], need: $need, example: $example }, )+
+        ];
+
+        impl Config {
+            fn read(source: &Source, problems: &mut Vec<String>) -> Option<Self> {
+                $( let $field: Option<$type> = source.setting($name, $need, $example, $parse, problems); )+
+                Some(Self { $( $field: $field?, )+ })
+            }
+        }
+    };
+}
+
+settings! {
+    /// The bot's token, from @BotFather.
+    telegram_bot_token: SecretString = "TELEGRAM_BOT_TOKEN", Need::Required, "123456789:AAE-abcdefghijklmnopqrstuvwxyz01234", bot_token;
+    /// The Bot API server.
+    telegram_api_url: String = "TELEGRAM_API_URL", Need::Default("https://api.telegram.org"), "https://api.telegram.org", base_url;
+    /// How updates arrive: `webhook` (Telegram calls PUBLIC_URL) or `polling` (Baal asks, where no public address exists).
+    telegram_mode: TelegramMode = "TELEGRAM_MODE", Need::Default("webhook"), "polling", from_str;
+    /// What Telegram presents with every update; 1 to 256 of A-Z a-z 0-9 _ -. Needed for webhooks; `baal keygen` makes one.
+    telegram_webhook_secret: Option<SecretString> = "TELEGRAM_WEBHOOK_SECRET", Need::Optional, "kQ3_long-random-text", webhook_secret;
+    /// Where the world reaches this server; Telegram's webhook is set to it at start. Without it, use `baal webhook set --url`.
+    public_url: Option<String> = "PUBLIC_URL", Need::Optional, "https://bot.example.org", optional_base_url;
+    /// The Postgres database, version 15 or newer.
+    database_url: SecretString = "DATABASE_URL", Need::Required, "postgres://baal:password@localhost/baal", database_url;
+    /// Connections to Postgres that this process holds at most.
+    database_connections: u32 = "DATABASE_CONNECTIONS", Need::Default("20"), "20", |text| in_range(text, 5, 500);
+    /// Address and port of the HTTP server.
+    listen_addr: SocketAddr = "LISTEN_ADDR", Need::Default("0.0.0.0:8080"), "0.0.0.0:8080", from_str;
+    /// Fernet key under which secrets are stored; `baal keygen` makes one. Losing it loses every stored secret.
+    vault: Vault = "BOT_ENCRYPTION_KEY", Need::Required, "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=", vault;
+    /// The operator's key for LibertAI, with which agents run.
+    libertai_api_key: SecretString = "LIBERTAI_API_KEY", Need::Required, "sk-…", any_secret;
+    /// LibertAI's API, up to and with the version.
+    libertai_api_base_url: String = "LIBERTAI_API_BASE_URL", Need::Default("https://api.libertai.io/v1"), "https://api.libertai.io/v1", base_url;
+    /// Models that users choose from: a JSON list of id, name, description and context size in tokens.
+    models: Models = "MODELS", Need::Default(DEFAULT_MODELS), r#"[{"id":"glm-4.7","name":"GLM 4.7","description":"Careful","context":131072}]"#, from_str;
+    /// The model that is offered first; one of MODELS.
+    default_model: String = "DEFAULT_MODEL", Need::Default("qwen3-coder-next"), "qwen3-coder-next", any_text;
+    /// Agents that one user may have.
+    max_agents_per_user: u32 = "MAX_AGENTS_PER_USER", Need::Default("3"), "3", |text| in_range(text, 1, 10_000);
+    /// Messages that one user may send on the operator's key each day (UTC).
+    free_tier_daily_messages: i32 = "FREE_TIER_DAILY_MESSAGES", Need::Default("50"), "50", |text| in_range(text, 0, 1_000_000);
+    /// Who may open a new agent by its number: `public` (everybody) or `unlisted` (only its owner).
+    default_visibility: Visibility = "DEFAULT_VISIBILITY", Need::Default("public"), "unlisted", from_str;
+    /// Where agents run: `local` starts them as processes of this host.
+    cloud: CloudKind = "CLOUD", Need::Default("local"), "local", from_str;
+    /// Directory of local agents, one below it for each.
+    local_dir: PathBuf = "LOCAL_DIR", Need::Default(".baal/agents"), "/var/lib/baal/agents", path;
+    /// The agent's program; beside `baal` if unset.
+    agent_binary: Option<PathBuf> = "BAAL_AGENT_BINARY", Need::Optional, "/usr/local/bin/baal-agent", |text| path(text).map(Some);
+    /// Seconds without a sign of life after which other replicas take over what this one was doing.
+    lease: Duration = "LEASE_SECONDS", Need::Default("15"), "15", |text| in_range(text, 2, 600).map(Duration::from_secs);
+    /// Log lines for people (`human`) or for machines (`json`). RUST_LOG chooses what is logged, such as `info,baal=debug`.
+    log_format: LogFormat = "LOG_FORMAT", Need::Default("human"), "json", from_str;
+}
+
+const DEFAULT_MODELS: &str = r#"[{"id":"qwen3-coder-next","name":"Qwen3 Coder Next","description":"Quick, good at code and tools","context":98304},{"id":"glm-4.7","name":"GLM 4.7","description":"Thorough, good at long texts","context":131072}]"#;
+
+/// Variables of the Python system that mean nothing here.
+const RETIRED: [&str; 2] = ["DB_PATH", "POOL_DB_PATH"];
+
+macro_rules! choice {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$vmeta])* $variant),+ }
+
+        impl $name {
+            /// The word in the configuration.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(format!("must be one of: {}", [$($text),+].join(", "))),
+                }
+            }
+        }
+    };
+}
+
+choice! {
+    /// How updates arrive.
+    TelegramMode {
+        /// Telegram calls us.
+        Webhook = "webhook",
+        /// We call `getUpdates`.
+        Polling = "polling",
+    }
+}
+choice! {
+    /// Where agents run.
+    CloudKind {
+        /// As processes of this host.
+        Local = "local",
+    }
+}
+choice! {
+    /// Who may open an agent by its number.
+    Visibility {
+        /// Everybody.
+        Public = "public",
+        /// Its owner.
+        Unlisted = "unlisted",
+    }
+}
+choice! {
+    /// The form of log lines.
+    LogFormat {
+        /// For people.
+        Human = "human",
+        /// For machines.
+        Json = "json",
+    }
+}
+
+/// A model that users choose from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// The id at the inference service.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// One line on what it is good at.
+    #[serde(default)]
+    pub description: String,
+    /// Context size in tokens.
+    #[serde(default)]
+    pub context: u32,
+}
+
+/// [`Model`]s in the order in which they are offered; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Models(pub Vec<Model>);
+
+impl Models {
+    /// The model of this id.
+    pub fn get(&self, id: &str) -> Option<&Model> {
+        self.0.iter().find(|model| model.id == id)
+    }
+}
+
+impl FromStr for Models {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let models: Vec<Model> =
+            serde_json::from_str(text).map_err(|e| format!("is not a JSON list of models ({e})"))?;
+        if models.is_empty() {
+            return Err("names no model".into());
+        }
+        Ok(Self(models))
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.describe())]
+pub struct ConfigError {
+    /// One line each, beginning with the variable's name.
+    pub problems: Vec<String>,
+}
+
+impl ConfigError {
+    fn describe(&self) -> String {
+        let count = self.problems.len();
+        let mut text = format!("the configuration has {count} problem{}:\n", if count == 1 { "" } else { "s" });
+        for problem in &self.problems {
+            let _ = writeln!(text, "  - {problem}"); // silent-ok: writing to a String cannot fail
+        }
+        text.push_str("`baal serve --help` explains every variable; `baal keygen` makes keys.");
+        text
+    }
+}
+
+impl Config {
+    /// Reads the process' environment, after `.env` unless `env_file` is false.
+    pub fn load(env_file: bool) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let mut values = BTreeMap::new();
+        if env_file {
+            match dotenvy::dotenv_iter() {
+                Ok(lines) => {
+                    for line in lines {
+                        match line {
+                            Ok((name, value)) => drop(values.insert(name, value)),
+                            // The error would show the line, and the line may be a secret.
+                            Err(_) => {
+                                problems.push(".env has a line that cannot be read (quote values with spaces)".into())
+                            }
+                        }
+                    }
+                }
+                Err(error) if error.not_found() => {}
+                Err(_) => problems.push(".env exists but cannot be read".into()),
+            }
+        }
+        values.extend(std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?))));
+        Self::from_values(values, problems)
+    }
+
+    /// Builds the configuration from named values; `problems` are those already known.
+    pub fn from_values(values: BTreeMap<String, String>, mut problems: Vec<String>) -> Result<Self, ConfigError> {
+        let source = Source(values);
+        let config = Self::read(&source, &mut problems);
+        if let Some(config) = &config {
+            config.check_together(&mut problems);
+        }
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(ConfigError { problems }),
+        }
+    }
+
+    fn check_together(&self, problems: &mut Vec<String>) {
+        if self.telegram_mode == TelegramMode::Webhook && self.telegram_webhook_secret.is_none() {
+            problems.push("TELEGRAM_WEBHOOK_SECRET is missing: webhooks need it (make one with `baal keygen`)".into());
+        }
+        if self.models.get(&self.default_model).is_none() {
+            problems.push(format!("DEFAULT_MODEL: `{}` is not one of MODELS", self.default_model));
+        }
+    }
+
+    /// Telegram's id of the bot: the number before the token's colon.
+    pub fn bot_id(&self) -> i64 {
+        bot_id(self.telegram_bot_token.expose_secret()).unwrap_or_default()
+    }
+
+    /// Variables of the Python system that are set and ignored.
+    pub fn retired() -> Vec<&'static str> {
+        RETIRED.into_iter().filter(|name| std::env::var_os(name).is_some()).collect()
+    }
+}
+
+struct Source(BTreeMap<String, String>);
+
+impl Source {
+    /// The value of `name`, or of the file that `NAME_FILE` names, without surrounding white space.
+    fn value(&self, name: &str) -> Result<Option<String>, String> {
+        let given = |name: &str| self.0.get(name).map(|v| v.trim()).filter(|v| !v.is_empty());
+        match (given(name), given(&format!("{name}_FILE"))) {
+            (Some(_), Some(_)) => Err(format!("{name} and {name}_FILE are both set: keep one")),
+            (Some(value), None) => Ok(Some(value.to_owned())),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(expand_home(file));
+                let text = text.map_err(|e| format!("{name}_FILE: {file} cannot be read ({e})"))?;
+                Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn setting<T>(
+        &self,
+        name: &str,
+        need: Need,
+        example: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        problems: &mut Vec<String>,
+    ) -> Option<T> {
+        let value = match (self.value(name), need) {
+            (Err(problem), _) => {
+                problems.push(problem);
+                return None;
+            }
+            (Ok(Some(value)), _) => value,
+            (Ok(None), Need::Default(default)) => default.to_owned(),
+            (Ok(None), Need::Optional) => String::new(),
+            (Ok(None), Need::Required) => {
+                problems.push(format!("{name} is missing (example: {example})"));
+                return None;
+            }
+        };
+        // Neither the value nor anything made from it is shown: it may be a secret in the wrong place.
+        parse(&value).map_err(|why| problems.push(format!("{name} {why} (example: {example})"))).ok()
+    }
+}
+
+fn expand_home(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
+        (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+        _ => PathBuf::from(path),
+    }
+}
+
+fn bot_id(token: &str) -> Option<i64> {
+    let (id, secret) = token.split_once(':')?;
+    let plausible = secret.len() >= 10 && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    id.parse().ok().filter(|id| plausible && *id > 0)
+}
+
+fn bot_token(text: &str) -> Result<SecretString, String> {
+    bot_id(text).map(|_| text.into()).ok_or_else(|| "is not a bot token".into())
+}
+
+fn webhook_secret(text: &str) -> Result<Option<SecretString>, String> {
+    match text {
+        "" => Ok(None),
+        _ if text.len() <= 256 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') => {
+            Ok(Some(text.into()))
+        }
+        _ => Err("must be 1 to 256 characters of A-Z a-z 0-9 _ -".into()),
+    }
+}
+
+fn base_url(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text).map_err(|_| "is not a URL".to_owned())?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err("must begin with http:// or https:// and name a host".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+        return Err("must carry no user name, password or query".into());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn optional_base_url(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() { Ok(None) } else { base_url(text).map(Some) }
+}
+
+fn database_url(text: &str) -> Result<SecretString, String> {
+    let known = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    match sqlx::postgres::PgConnectOptions::from_str(text) {
+        Ok(_) if known => Ok(text.into()),
+        _ => Err("is not a postgres:// URL".into()),
+    }
+}
+
+fn vault(text: &str) -> Result<Vault, String> {
+    Vault::new(&text.into()).ok_or_else(|| "is not a Fernet key (32 bytes in URL-safe base64)".into())
+}
+
+fn any_secret(text: &str) -> Result<SecretString, String> {
+    Ok(text.into())
+}
+
+fn any_text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(expand_home(text))
+}
+
+fn from_str<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|e: T::Err| {
+        let why = e.to_string();
+        if why.starts_with("must") || why.starts_with("is not") || why.starts_with("names") {
+            why
+        } else {
+            format!("is not valid: {why}")
+        }
+    })
+}
+
+fn in_range<T>(text: &str, low: T, high: T) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + std::fmt::Display,
+{
+    match text.parse::<T>() {
+        Ok(number) if number >= low && number <= high => Ok(number),
+        _ => Err(format!("must be a number from {low} to {high}")),
+    }
+}
+
+/// The text of `.env.example`.
+pub fn env_example() -> String {
+    let mut text = String::from(
+        "# Configuration of Baal. Copy to .env, fill in what has no default. Every variable can also be given as NAME_FILE,\n\
+         # the path of a file that holds the value.\n",
+    );
+    for variable in VARIABLES {
+        text.push('\n');
+        for line in variable.doc {
+            text.push_str(&format!("#{line}\n"));
+        }
+        text.push_str(&match variable.need {
+            Need::Required => format!("# Required. Example: {}\n{}=\n", variable.example, variable.name),
+            Need::Default(default) => format!("# {}={default}\n", variable.name),
+            Need::Optional => format!("# Optional. Example: {}\n# {}=\n", variable.example, variable.name),
+        });
+    }
+    text
+}
+
+/// The variables as the last part of `baal serve --help`.
+pub fn help() -> String {
+    let mut text = String::from("Environment (each also as NAME_FILE; `.env` is read if present):\n");
+    for variable in VARIABLES {
+        let need = match variable.need {
+            Need::Required => " (required)".to_owned(),
+            Need::Default(default) => format!(" [default: {default}]"),
+            Need::Optional => String::new(),
+        };
+        text.push_str(&format!("\n  {}{need}\n", variable.name));
+        for line in variable.doc {
+            text.push_str(&format!("     {line}\n"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> BTreeMap<String, String> {
+        [
+            ("TELEGRAM_BOT_TOKEN", "42:AAAAAAAAAAAAAAAA"),
+            ("TELEGRAM_WEBHOOK_SECRET", "s3cret"),
+            ("DATABASE_URL", "postgres://localhost/baal"),
+            ("BOT_ENCRYPTION_KEY", "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="),
+            ("LIBERTAI_API_KEY", "key"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    #[test]
+    fn defaults_fill_what_is_not_set() {
+        let config = Config::from_values(good(), vec![]).expect("valid");
+        assert_eq!(config.bot_id(), 42);
+        assert_eq!(config.listen_addr.port(), 8080);
+        assert_eq!(config.models.0.len(), 2);
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn every_problem_is_reported_and_no_value_shown() {
+        let mut values = good();
+        values.remove("LIBERTAI_API_KEY");
+        for (name, value) in [
+            ("TELEGRAM_BOT_TOKEN", "hunter2"),
+            ("LISTEN_ADDR", "hunter2"),
+            ("MODELS", "[]"),
+            ("BOT_ENCRYPTION_KEY", "hunter2"),
+            ("DATABASE_URL", "mysql://root:hunter2@db"),
+        ] {
+            values.insert(name.into(), value.into());
+        }
+        let error = Config::from_values(values, vec![]).expect_err("invalid").to_string();
+        assert!(error.contains("6 problems"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+        for name in
+            ["TELEGRAM_BOT_TOKEN", "LISTEN_ADDR", "MODELS", "BOT_ENCRYPTION_KEY", "DATABASE_URL", "LIBERTAI_API_KEY"]
+        {
+            assert!(error.contains(&format!("- {name} ")), "{name} in {error}");
+        }
+    }
+
+    #[test]
+    fn secrets_come_from_files_too() {
+        let file = std::env::temp_dir().join(format!("baal-config-{}", std::process::id()));
+        std::fs::write(&file, "from-file\n").expect("writes");
+        let mut values = good();
+        values.remove("LIBERTAI_API_KEY");
+        values.insert("LIBERTAI_API_KEY_FILE".into(), file.to_string_lossy().into());
+        let config = Config::from_values(values, vec![]).expect("valid");
+        std::fs::remove_file(&file).expect("removes");
+        assert_eq!(config.libertai_api_key.expose_secret(), "from-file");
+    }
+}

@@ -1,0 +1,3 @@
+//! Long work as rows with typed steps.
+
+pub mod store;

@@ -1,0 +1,138 @@
+//! What an inline button says when it is pressed: at most 64 bytes of `callback_data`.
+//!
+//! A button proves nothing: anyone can send any data. Every press is authorised anew by who pressed.
+
+use std::fmt;
+use std::str::FromStr;
+
+use teloxide_core::types::InlineKeyboardButton;
+use uuid::Uuid;
+
+/// A press, as encoded in `callback_data`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Press {
+    /// Begin to create an agent.
+    Create,
+    /// List one's agents.
+    List,
+    /// Show the help.
+    Help,
+    /// Talk to this agent.
+    Chat(i64),
+    /// Show this agent's card.
+    Manage(i64),
+    /// Ask whether to delete this agent.
+    Delete(i64),
+    /// Delete it.
+    ConfirmDelete(i64),
+    /// Keep it after all.
+    KeepAgent(i64),
+    /// Provision it again after a failure.
+    Retry(i64),
+    /// Send the words of this turn to the agent again.
+    RetryTurn(Uuid),
+    /// An answer within a dialogue: which dialogue, at which step, and the answer (short, without colons).
+    Dialogue {
+        /// [`Conversation::dialogue_id`](super::conversation::Conversation).
+        id: i64,
+        /// The step that the button belongs to.
+        step: String,
+        /// What was chosen.
+        choice: String,
+    },
+}
+
+/// Data of another program, of an older version, or forged.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown callback data")]
+pub struct UnknownPress;
+
+impl Press {
+    /// A button with this label.
+    pub fn button(&self, label: impl Into<String>) -> InlineKeyboardButton {
+        InlineKeyboardButton::callback(label, self.to_string())
+    }
+}
+
+impl fmt::Display for Press {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create => f.write_str("create"),
+            Self::List => f.write_str("list"),
+            Self::Help => f.write_str("help"),
+            Self::Chat(id) => write!(f, "chat:{id}"),
+            Self::Manage(id) => write!(f, "manage:{id}"),
+            Self::Delete(id) => write!(f, "delete:{id}"),
+            Self::ConfirmDelete(id) => write!(f, "delete!:{id}"),
+            Self::KeepAgent(id) => write!(f, "keep:{id}"),
+            Self::Retry(id) => write!(f, "retry:{id}"),
+            Self::RetryTurn(id) => write!(f, "again:{}", id.simple()),
+            Self::Dialogue { id, step, choice } => write!(f, "d:{id}:{step}:{choice}"),
+        }
+    }
+}
+
+impl FromStr for Press {
+    type Err = UnknownPress;
+
+    fn from_str(data: &str) -> Result<Self, UnknownPress> {
+        let (verb, rest) = data.split_once(':').unwrap_or((data, ""));
+        let id = || rest.parse::<i64>().map_err(|_| UnknownPress);
+        Ok(match verb {
+            "create" if rest.is_empty() => Self::Create,
+            "list" if rest.is_empty() => Self::List,
+            "help" if rest.is_empty() => Self::Help,
+            "chat" => Self::Chat(id()?),
+            "manage" => Self::Manage(id()?),
+            "delete" => Self::Delete(id()?),
+            "delete!" => Self::ConfirmDelete(id()?),
+            "keep" => Self::KeepAgent(id()?),
+            "retry" => Self::Retry(id()?),
+            "again" => Self::RetryTurn(rest.parse().map_err(|_| UnknownPress)?),
+            "d" => {
+                let mut parts = rest.splitn(3, ':');
+                let mut next = || parts.next().ok_or(UnknownPress);
+                Self::Dialogue {
+                    id: next()?.parse().map_err(|_| UnknownPress)?,
+                    step: next()?.to_owned(),
+                    choice: next()?.to_owned(),
+                }
+            }
+            _ => return Err(UnknownPress),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presses_survive_their_encoding_within_64_bytes() {
+        let presses = [
+            Press::Create,
+            Press::List,
+            Press::Help,
+            Press::Chat(1),
+            Press::Manage(2),
+            Press::Delete(3),
+            Press::ConfirmDelete(4),
+            Press::KeepAgent(4),
+            Press::Retry(5),
+            Press::RetryTurn(Uuid::max()),
+            Press::Dialogue { id: i64::MAX, step: "personality".into(), choice: "default".into() },
+        ];
+        for press in presses {
+            let data = press.to_string();
+            assert!(data.len() <= 64, "{data}");
+            assert_eq!(data.parse(), Ok(press));
+        }
+    }
+
+    #[test]
+    fn forged_data_is_refused() {
+        for data in ["", "chat:", "chat:x", "list:1", "d:1", "d:x:y:z", "again:1", "delete!:1:2", "\u{0}"] {
+            assert_eq!(data.parse::<Press>(), Err(UnknownPress), "{data}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The bot: updates in, calls out.
+
+pub mod api;
+pub mod callback;
+pub mod inbox;
+pub mod outbox;
+pub mod update;
