@@ -3,5 +3,6 @@
 pub mod api;
 pub mod callback;
 pub mod inbox;
+pub mod markdown;
 pub mod outbox;
 pub mod update;
