@@ -1,5 +1,6 @@
 //! Baal's control plane: the library behind the `baal` program.
 
+pub mod agents;
 pub mod app;
 pub mod config;
 pub mod jobs;

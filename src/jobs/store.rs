@@ -1,13 +1,225 @@
 //! Jobs as rows.
+//!
+//! Every write of a worker names its claim (replica and attempt) and must touch one row, else it no longer owns the job:
+//! [`None`] here, and the worker lets go.
 
-use sqlx::PgConnection;
+use std::time::Duration;
 
-/// Frees the jobs that unregistered replicas had claimed; the next claimant goes on at the saved step.
+use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection, Row, postgres::PgRow};
+use uuid::Uuid;
+
+use super::model::{Kind, MAX_RECLAIMS, Outcome, State, Step};
+
+/// The right to work on a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The job.
+    pub job_id: Uuid,
+    /// The replica that claimed it.
+    pub replica_id: i64,
+    /// Which claim of the job it is.
+    pub attempt: i32,
+}
+
+/// A claimed job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// The right to work on it.
+    pub claim: Claim,
+    /// What it is to bring about.
+    pub kind: Kind,
+    /// For which agent.
+    pub agent_id: i64,
+    /// What it is about to do.
+    pub step: Step,
+    /// What it has found so far.
+    pub state: State,
+    /// Failures in a row of this step.
+    pub failures: i32,
+    /// Replicas that died over it.
+    pub reclaims: i32,
+    /// Whether it is no longer wanted.
+    pub cancel_requested: bool,
+    /// The outbox row of the message that shows the steps.
+    pub progress: Option<i64>,
+}
+
+impl FromRow<'_, PgRow> for Job {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        let Json(state) = row.try_get("state")?;
+        Ok(Self {
+            claim: Claim {
+                job_id: row.try_get("id")?,
+                replica_id: row.try_get("claimed_by")?,
+                attempt: row.try_get("attempt")?,
+            },
+            kind: row.try_get("kind")?,
+            agent_id: row.try_get("agent_id")?,
+            step: row.try_get("step")?,
+            state,
+            failures: row.try_get("failures")?,
+            reclaims: row.try_get("reclaims")?,
+            cancel_requested: row.try_get("cancel_requested")?,
+            progress: row.try_get("progress")?,
+        })
+    }
+}
+
+/// Puts a job into the queue. An agent has at most one that is not done: a second is a unique violation.
+pub async fn enqueue(conn: &mut PgConnection, kind: Kind, agent_id: i64, progress: Option<i64>) -> sqlx::Result<Uuid> {
+    let id = Uuid::now_v7();
+    sqlx::query("insert into jobs (id, kind, agent_id, step, progress) values ($1, $2, $3, $4, $5)")
+        .bind(id)
+        .bind(kind.as_str())
+        .bind(agent_id)
+        .bind(kind.first_step().as_str())
+        .bind(progress)
+        .execute(conn)
+        .await?;
+    Ok(id)
+}
+
+/// Claims up to `limit` jobs whose time has come, if the replica is registered.
+pub async fn claim(conn: &mut PgConnection, replica_id: i64, limit: i64) -> sqlx::Result<Vec<Job>> {
+    sqlx::query_as(
+        "with ready as materialized (
+           select id from jobs
+            where not done and claimed_by is null and run_at <= now()
+              and exists (select from replicas where id = $1 and expires_at > now())
+            order by run_at limit $2 for update skip locked)
+         update jobs j set claimed_by = $1, attempt = j.attempt + 1 from ready where j.id = ready.id returning j.*",
+    )
+    .bind(replica_id)
+    .bind(limit)
+    .fetch_all(conn)
+    .await
+}
+
+/// The job as it stands, locked until the transaction ends, if the claim is still good.
+pub async fn lock(conn: &mut PgConnection, claim: &Claim) -> sqlx::Result<Option<Job>> {
+    sqlx::query_as("select * from jobs where id = $1 and claimed_by = $2 and attempt = $3 and not done for update")
+        .bind(claim.job_id)
+        .bind(claim.replica_id)
+        .bind(claim.attempt)
+        .fetch_optional(conn)
+        .await
+}
+
+/// Whether the job is no longer wanted, if the claim is still good.
+pub async fn cancel_requested(conn: &mut PgConnection, claim: &Claim) -> sqlx::Result<Option<bool>> {
+    sqlx::query_scalar(
+        "select cancel_requested from jobs where id = $1 and claimed_by = $2 and attempt = $3 and not done",
+    )
+    .bind(claim.job_id)
+    .bind(claim.replica_id)
+    .bind(claim.attempt)
+    .fetch_optional(conn)
+    .await
+}
+
+/// Saves where the job stands: `failures` is 0 after a step that succeeded.
+pub async fn save(
+    conn: &mut PgConnection,
+    claim: &Claim,
+    step: Step,
+    state: &State,
+    failures: i32,
+) -> sqlx::Result<Option<()>> {
+    let result = sqlx::query(
+        "update jobs set step = $4, state = $5, failures = $6, error = case when $6 > 0 then error end
+          where id = $1 and claimed_by = $2 and attempt = $3 and not done",
+    )
+    .bind(claim.job_id)
+    .bind(claim.replica_id)
+    .bind(claim.attempt)
+    .bind(step.as_str())
+    .bind(Json(state))
+    .bind(failures)
+    .execute(conn)
+    .await?;
+    Ok((result.rows_affected() == 1).then_some(()))
+}
+
+/// Gives the job back until its next try, after a failure told in `error`.
+pub async fn postpone(
+    conn: &mut PgConnection,
+    claim: &Claim,
+    failures: i32,
+    wait: Duration,
+    error: &str,
+) -> sqlx::Result<Option<()>> {
+    let result = sqlx::query(
+        "update jobs set claimed_by = null, failures = $4, error = $6,
+                run_at = case when cancel_requested and step not in ('stop', 'remove', 'end') then now()
+                              else now() + make_interval(secs => $5) end
+          where id = $1 and claimed_by = $2 and attempt = $3 and not done",
+    )
+    .bind(claim.job_id)
+    .bind(claim.replica_id)
+    .bind(claim.attempt)
+    .bind(failures)
+    .bind(wait.as_secs_f64())
+    .bind(error)
+    .execute(conn)
+    .await?;
+    Ok((result.rows_affected() == 1).then_some(()))
+}
+
+/// Gives the job back for another replica to go on with at once.
+pub async fn hand_back(conn: &mut PgConnection, claim: &Claim) -> sqlx::Result<Option<()>> {
+    let result = sqlx::query(
+        "update jobs set claimed_by = null where id = $1 and claimed_by = $2 and attempt = $3 and not done",
+    )
+    .bind(claim.job_id)
+    .bind(claim.replica_id)
+    .bind(claim.attempt)
+    .execute(conn)
+    .await?;
+    Ok((result.rows_affected() == 1).then_some(()))
+}
+
+/// Ends the job.
+pub async fn end(
+    conn: &mut PgConnection,
+    claim: &Claim,
+    outcome: Outcome,
+    error: Option<&str>,
+) -> sqlx::Result<Option<()>> {
+    let result = sqlx::query(
+        "update jobs set done = true, claimed_by = null, outcome = $4, error = $5, ended_at = now()
+          where id = $1 and claimed_by = $2 and attempt = $3 and not done",
+    )
+    .bind(claim.job_id)
+    .bind(claim.replica_id)
+    .bind(claim.attempt)
+    .bind(outcome.as_str())
+    .bind(error)
+    .execute(conn)
+    .await?;
+    Ok((result.rows_affected() == 1).then_some(()))
+}
+
+/// Asks the agent's job, if one is not done, to undo what it made; one that waits for its next try does it now.
+pub async fn request_cancel(conn: &mut PgConnection, agent_id: i64) -> sqlx::Result<bool> {
+    let result = sqlx::query(
+        "update jobs set cancel_requested = true, run_at = least(run_at, now()) where agent_id = $1 and not done",
+    )
+    .bind(agent_id)
+    .execute(conn)
+    .await?;
+    Ok(result.rows_affected() > 0)
+}
+
+/// Frees the jobs that unregistered replicas had claimed; the next claimant goes on at the saved step. One over which
+/// many replicas died waits a while first: it may be what kills them.
 pub async fn take_back(conn: &mut PgConnection) -> sqlx::Result<u64> {
     let result = sqlx::query(
-        "update jobs set claimed_by = null, reclaims = reclaims + 1
+        "update jobs set claimed_by = null, reclaims = reclaims + 1,
+                run_at = case when reclaims >= $1 then now() + interval '1 min' else run_at end
           where not done and claimed_by is not null and not exists (select from replicas r where r.id = claimed_by)",
     )
+    .bind(MAX_RECLAIMS)
     .execute(conn)
     .await?;
     Ok(result.rows_affected())

@@ -1,0 +1,7 @@
+//! Agents: what they are, how they are kept, and what may be done with them.
+
+pub mod model;
+pub mod service;
+pub mod store;
+
+pub use model::{Agent, Status};

@@ -1,0 +1,133 @@
+//! An agent as the rest of the program sees it.
+
+use std::fmt;
+
+use secrecy::SecretString;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row};
+
+use crate::config::Visibility;
+use crate::vault::{Undecryptable, Vault};
+
+/// Where an agent stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum Status {
+    /// A job is making it ready.
+    Provisioning,
+    /// It answers.
+    Running,
+    /// It could not be made ready; nothing of it is left running.
+    Failed,
+    /// A job is removing it.
+    Deleting,
+    /// Gone; only the row remains.
+    Deleted,
+}
+
+impl Status {
+    /// The word in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provisioning => "provisioning",
+            Self::Running => "running",
+            Self::Failed => "failed",
+            Self::Deleting => "deleting",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    /// For people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Provisioning => "being set up",
+            Self::Running => "running",
+            Self::Failed => "failed",
+            Self::Deleting => "being deleted",
+            Self::Deleted => "deleted",
+        })
+    }
+}
+
+/// An agent's row. `Debug` leaves out the secret and what its owner wrote.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Agent {
+    /// The number in its deep link.
+    pub id: i64,
+    /// Telegram's id of the user who created it.
+    pub owner_id: i64,
+    /// The bot through which the owner is told of it.
+    pub bot_id: i64,
+    /// The chat in which the owner is told of it.
+    pub chat_id: i64,
+    /// 1 to 64 characters on one line; any text otherwise.
+    pub name: String,
+    /// The personality; any text but NUL, at most 16,384 bytes.
+    pub system_prompt: String,
+    /// Model id at the inference service.
+    pub model: String,
+    /// Who may open it.
+    pub visibility: Visibility,
+    /// Where it stands.
+    pub status: Status,
+    /// Base URL without a slash at the end; set while it is known to be healthy there.
+    pub url: Option<String>,
+    /// The protocol that it speaks: [`baal_protocol::PROTOCOL`], or 1 for the base protocol.
+    pub protocol: i32,
+    /// Grows with every change of what should be true of it.
+    pub wanted_version: i32,
+    /// The `wanted_version` that was installed last.
+    pub deployed_version: i32,
+    sealed_secret: Vec<u8>,
+}
+
+impl Agent {
+    /// The bearer secret that it asks of its callers.
+    pub fn secret(&self, vault: &Vault) -> Result<SecretString, Undecryptable> {
+        vault.decrypt_text(&self.sealed_secret)
+    }
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent")
+            .field("id", &self.id)
+            .field("owner_id", &self.owner_id)
+            .field("model", &self.model)
+            .field("visibility", &self.visibility)
+            .field("status", &self.status)
+            .field("url", &self.url)
+            .field("protocol", &self.protocol)
+            .field("wanted_version", &self.wanted_version)
+            .field("deployed_version", &self.deployed_version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FromRow<'_, PgRow> for Agent {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        let visibility: String = row.try_get("visibility")?;
+        let visibility = visibility.parse().map_err(|source: String| sqlx::Error::ColumnDecode {
+            index: "visibility".into(),
+            source: source.into(),
+        })?;
+        Ok(Self {
+            id: row.try_get("id")?,
+            owner_id: row.try_get("owner_id")?,
+            bot_id: row.try_get("bot_id")?,
+            chat_id: row.try_get("chat_id")?,
+            name: row.try_get("name")?,
+            system_prompt: row.try_get("system_prompt")?,
+            model: row.try_get("model")?,
+            visibility,
+            status: row.try_get("status")?,
+            url: row.try_get("url")?,
+            protocol: row.try_get("protocol")?,
+            wanted_version: row.try_get("wanted_version")?,
+            deployed_version: row.try_get("deployed_version")?,
+            sealed_secret: row.try_get("secret")?,
+        })
+    }
+}

@@ -1,0 +1,263 @@
+//! What may be done with agents: the one place where the bot and the REST API get their checks and their words.
+//!
+//! Every function writes within the caller's transaction. After the commit of [`create`], [`delete`] and [`retry`] wake
+//! [`Queue::Jobs`](crate::wake::Queue) and [`Queue::Outbox`](crate::wake::Queue). An error leaves the transaction usable
+//! (but for [`ServiceError::Database`]): nothing is written before all checks have passed.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sqlx::PgConnection;
+
+use super::model::{Agent, Status};
+use super::store;
+use crate::app::App;
+use crate::config::{Models, Visibility};
+use crate::jobs;
+use crate::jobs::model::Kind;
+
+/// Characters that a name may have.
+pub const NAME_CHARACTERS: usize = 64;
+/// Bytes that a personality may have.
+pub const PROMPT_BYTES: usize = 16_384;
+
+/// Why nothing was done, in words for the user who asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// Unknown, deleted, or not the asker's: all look the same.
+    #[error("There is no such agent. /list shows yours.")]
+    NotFound,
+    /// A value that cannot be taken.
+    #[error("{message}")]
+    Invalid {
+        /// The field of [`NewAgent`].
+        field: &'static str,
+        /// What to do about it.
+        message: String,
+    },
+    /// The owner has as many agents as they may.
+    #[error(
+        "You already have {limit} of {limit} agents. Delete one of them (/list shows them), then create the new one."
+    )]
+    LimitReached {
+        /// MAX_AGENTS_PER_USER.
+        limit: u32,
+    },
+    /// Not in the agent's present state.
+    #[error("{message}")]
+    Conflict {
+        /// What to do about it.
+        message: String,
+    },
+    /// Postgres; the transaction is lost.
+    #[error("Something went wrong on our side. Please try again in a minute.")]
+    Database(#[from] sqlx::Error),
+}
+
+/// What an agent is created from.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewAgent {
+    /// Telegram's id of the user, who has a row in `users`.
+    pub owner_id: i64,
+    /// The bot through which they asked.
+    pub bot_id: i64,
+    /// The chat in which they asked: its progress is shown there.
+    pub chat_id: i64,
+    /// See [`validate_name`].
+    pub name: String,
+    /// See [`validate_prompt`].
+    pub system_prompt: String,
+    /// One of MODELS.
+    pub model: String,
+    /// Who may open it.
+    pub visibility: Visibility,
+}
+
+/// How many agents a user has and may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slots {
+    /// Agents that count.
+    pub used: u32,
+    /// MAX_AGENTS_PER_USER.
+    pub limit: u32,
+}
+
+impl Slots {
+    /// Whether another agent may be created.
+    pub fn check(self) -> Result<(), ServiceError> {
+        if self.used >= self.limit { Err(ServiceError::LimitReached { limit: self.limit }) } else { Ok(()) }
+    }
+}
+
+/// The name without surrounding space: 1 to 64 characters on one line, something to see among them.
+pub fn validate_name(name: &str) -> Result<String, ServiceError> {
+    let invalid = |message: &str| Err(ServiceError::Invalid { field: "name", message: message.into() });
+    let name = name.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
+    if name.is_empty() {
+        return invalid("The name is empty. Send a name of 1 to 64 characters.");
+    }
+    if name.chars().any(breaks_line) {
+        return invalid("A name is one line of plain text. Send it again without line breaks and control characters.");
+    }
+    let count = name.chars().count();
+    if count > NAME_CHARACTERS {
+        return invalid(&format!("That name has {count} characters; send one with at most {NAME_CHARACTERS}."));
+    }
+    Ok(name.to_owned())
+}
+
+/// Controls, line separators, and what turns the direction of the text around the name.
+fn breaks_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// What takes no space on the screen by itself: a name of these alone could be neither seen nor pressed.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{2800}' | '\u{3164}' | '\u{feff}')
+}
+
+/// The personality without NULs, which Postgres cannot keep: 1 to 16,384 bytes.
+pub fn validate_prompt(prompt: &str) -> Result<String, ServiceError> {
+    let invalid = |message: String| Err(ServiceError::Invalid { field: "system_prompt", message });
+    let prompt = prompt.replace('\0', "");
+    if prompt.trim().is_empty() {
+        return invalid("The personality is empty. Say in a sentence or two how the agent should be.".into());
+    }
+    if prompt.len() > PROMPT_BYTES {
+        return invalid(format!(
+            "That personality is {} bytes long; please shorten it to at most {PROMPT_BYTES}.",
+            prompt.len()
+        ));
+    }
+    Ok(prompt)
+}
+
+/// A model's id, if it is one of those offered.
+pub fn validate_model(models: &Models, id: &str) -> Result<String, ServiceError> {
+    match models.get(id) {
+        Some(model) => Ok(model.id.clone()),
+        None => {
+            let offered: Vec<_> = models.0.iter().map(|model| model.id.as_str()).collect();
+            let message = format!("That model is not offered. Choose one of: {}.", offered.join(", "));
+            Err(ServiceError::Invalid { field: "model", message })
+        }
+    }
+}
+
+/// How many agents the user has and may have.
+pub async fn slots(conn: &mut PgConnection, app: &App, owner_id: i64) -> Result<Slots, ServiceError> {
+    let used = store::count(conn, owner_id).await?;
+    Ok(Slots { used: u32::try_from(used).unwrap_or(u32::MAX), limit: app.config.max_agents_per_user })
+}
+
+/// Creates an agent, the job that makes it ready, and the message that shows the job's progress.
+pub async fn create(conn: &mut PgConnection, app: &App, new: NewAgent) -> Result<Agent, ServiceError> {
+    let new = NewAgent {
+        name: validate_name(&new.name)?,
+        system_prompt: validate_prompt(&new.system_prompt)?,
+        model: validate_model(&app.config.models, &new.model)?,
+        ..new
+    };
+    // Counted under a lock: two requests at once must not both see the last free place.
+    store::lock_owner(conn, new.owner_id).await?;
+    slots(conn, app, new.owner_id).await?.check()?;
+    let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    let agent = store::insert(conn, &new, &app.config.vault.encrypt(secret.as_bytes())).await?;
+    jobs::start(conn, Kind::Provision, &agent).await?;
+    Ok(agent)
+}
+
+/// The user's agents, but for deleted ones, oldest first.
+pub async fn owned(conn: &mut PgConnection, owner_id: i64) -> Result<Vec<Agent>, ServiceError> {
+    Ok(store::owned(conn, owner_id).await?)
+}
+
+/// The agent, if it is this user's and not deleted.
+pub async fn get_owned(conn: &mut PgConnection, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
+    owned_by(owner_id, store::get(conn, id).await?)
+}
+
+fn owned_by(owner_id: i64, agent: Option<Agent>) -> Result<Agent, ServiceError> {
+    agent.filter(|agent| agent.owner_id == owner_id && agent.status != Status::Deleted).ok_or(ServiceError::NotFound)
+}
+
+/// The agent behind a deep link, whatever its status, if this user may know of it: its owner always, others if it is
+/// public and nobody is deleting it.
+pub async fn open(conn: &mut PgConnection, user_id: i64, id: i64) -> Result<Agent, ServiceError> {
+    store::get(conn, id).await?.filter(|agent| may_open(agent, user_id)).ok_or(ServiceError::NotFound)
+}
+
+/// Whether this user may know of the agent and talk to it.
+pub fn may_open(agent: &Agent, user_id: i64) -> bool {
+    match agent.status {
+        Status::Deleted => false,
+        Status::Deleting => agent.owner_id == user_id,
+        _ => agent.owner_id == user_id || agent.visibility == Visibility::Public,
+    }
+}
+
+/// Deletes an agent: what it has on its machine goes too, and turns that wait for it end.
+pub async fn delete(conn: &mut PgConnection, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
+    let mut agent = owned_by(owner_id, store::lock(conn, id).await?)?;
+    if agent.status == Status::Deleting {
+        return Err(ServiceError::Conflict {
+            message: format!("{} is already being deleted; nothing more to do.", agent.name),
+        });
+    }
+    store::set_status(conn, id, Status::Deleting).await?;
+    // A job under way undoes what it made; two jobs of one agent would get in each other's way.
+    if !jobs::store::request_cancel(conn, id).await? {
+        jobs::start(conn, Kind::Deprovision, &agent).await?;
+    }
+    store::cancel_turns(conn, id).await?;
+    agent.status = Status::Deleting;
+    agent.url = None;
+    Ok(agent)
+}
+
+/// Tries once more to make a failed agent ready, with a new message that shows the progress.
+pub async fn retry(conn: &mut PgConnection, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
+    let mut agent = owned_by(owner_id, store::lock(conn, id).await?)?;
+    if agent.status != Status::Failed {
+        return Err(ServiceError::Conflict {
+            message: match agent.status {
+                Status::Running => format!("{} is running already. Press Chat under /list to talk to it.", agent.name),
+                status => format!("{} is {status}. Please wait for that to end.", agent.name),
+            },
+        });
+    }
+    store::set_status(conn, id, Status::Provisioning).await?;
+    agent.status = Status::Provisioning;
+    jobs::start(conn, Kind::Provision, &agent).await?;
+    Ok(agent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_trimmed_and_kept_on_one_line() {
+        assert_eq!(validate_name("  Ada \u{200b}").expect("valid"), "Ada");
+        assert_eq!(validate_name("👩\u{200d}🚀 <b>*_[x](y)</b>").expect("valid"), "👩\u{200d}🚀 <b>*_[x](y)</b>");
+        assert_eq!(validate_name(&"é".repeat(64)).expect("valid").chars().count(), 64);
+        for bad in ["", " \n ", "\u{200b}\u{feff}", "a\nb", "a\0b", "a\u{202e}b", "a\u{2028}b", &"é".repeat(65)] {
+            assert!(matches!(validate_name(bad), Err(ServiceError::Invalid { field: "name", .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_personality_keeps_everything_but_nul() {
+        assert_eq!(validate_prompt("be\0 kind\n\tand `$(rm)`").expect("valid"), "be kind\n\tand `$(rm)`");
+        assert!(validate_prompt(&"x".repeat(PROMPT_BYTES)).is_ok());
+        for bad in ["", "\0\0", " \n", &"é".repeat(PROMPT_BYTES / 2 + 1)] {
+            assert!(matches!(validate_prompt(bad), Err(ServiceError::Invalid { field: "system_prompt", .. })));
+        }
+    }
+
+    #[test]
+    fn only_offered_models_can_be_chosen() {
+        let models: Models = r#"[{"id":"m","name":"M"}]"#.parse().expect("models");
+        assert_eq!(validate_model(&models, "m").expect("valid"), "m");
+        assert!(validate_model(&models, "M").is_err());
+    }
+}

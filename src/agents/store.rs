@@ -1,0 +1,134 @@
+//! Agents as rows.
+//!
+//! Whoever locks several kinds of rows does it in this order, so that nobody waits in a circle: conversations, users,
+//! agents, vms, jobs.
+
+use sqlx::PgConnection;
+
+use super::model::{Agent, Status};
+use super::service::NewAgent;
+
+/// The agent, whatever its status.
+pub async fn get(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Agent>> {
+    sqlx::query_as("select * from agents where id = $1").bind(id).fetch_optional(conn).await
+}
+
+/// The same, locked until the transaction ends. Rows that refer to the agent can still be inserted meanwhile.
+pub async fn lock(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Agent>> {
+    sqlx::query_as("select * from agents where id = $1 for no key update").bind(id).fetch_optional(conn).await
+}
+
+/// A user's agents that are not deleted, oldest first.
+pub async fn owned(conn: &mut PgConnection, owner_id: i64) -> sqlx::Result<Vec<Agent>> {
+    sqlx::query_as("select * from agents where owner_id = $1 and deleted_at is null order by id")
+        .bind(owner_id)
+        .fetch_all(conn)
+        .await
+}
+
+/// Locks a user's row until the transaction ends: two agents of one owner are never counted at once.
+pub async fn lock_owner(conn: &mut PgConnection, owner_id: i64) -> sqlx::Result<()> {
+    sqlx::query("select from users where id = $1 for no key update").bind(owner_id).fetch_one(conn).await?;
+    Ok(())
+}
+
+/// How many agents count against a user's limit: all that are neither deleted nor being deleted.
+pub async fn count(conn: &mut PgConnection, owner_id: i64) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
+        "select count(*) from agents where owner_id = $1 and deleted_at is null and status <> 'deleting'",
+    )
+    .bind(owner_id)
+    .fetch_one(conn)
+    .await
+}
+
+/// A new row; `sealed_secret` is the Fernet token of the bearer secret.
+pub async fn insert(conn: &mut PgConnection, new: &NewAgent, sealed_secret: &[u8]) -> sqlx::Result<Agent> {
+    sqlx::query_as(
+        "insert into agents (owner_id, bot_id, chat_id, name, system_prompt, model, visibility, secret) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8) returning *",
+    )
+    .bind(new.owner_id)
+    .bind(new.bot_id)
+    .bind(new.chat_id)
+    .bind(&new.name)
+    .bind(&new.system_prompt)
+    .bind(&new.model)
+    .bind(new.visibility.as_str())
+    .bind(sealed_secret)
+    .fetch_one(conn)
+    .await
+}
+
+/// Changes the status; what is not running has no address.
+pub async fn set_status(conn: &mut PgConnection, id: i64, status: Status) -> sqlx::Result<()> {
+    sqlx::query("update agents set status = $2, url = case when $2 = 'running' then url end where id = $1")
+        .bind(id)
+        .bind(status.as_str())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// It answers at `url`, with version `deployed` of what was wanted.
+pub async fn set_running(
+    conn: &mut PgConnection,
+    id: i64,
+    url: &str,
+    protocol: i32,
+    deployed: i32,
+) -> sqlx::Result<()> {
+    sqlx::query("update agents set status = 'running', url = $2, protocol = $3, deployed_version = $4 where id = $1")
+        .bind(id)
+        .bind(url)
+        .bind(protocol)
+        .bind(deployed)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Nothing of it is left but the row, without its secret.
+pub async fn set_deleted(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
+    sqlx::query("update agents set status = 'deleted', deleted_at = now(), url = null, secret = '' where id = $1")
+        .bind(id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Ends the turns that wait for the agent. Those that run end by themselves when it no longer answers.
+pub async fn cancel_turns(conn: &mut PgConnection, id: i64) -> sqlx::Result<u64> {
+    let result = sqlx::query(
+        "update turns set done = true, status = 'cancelled', error = 'the agent was deleted', request = '',
+                ended_at = now()
+          where agent_id = $1 and not done and claimed_by is null",
+    )
+    .bind(id)
+    .execute(conn)
+    .await?;
+    Ok(result.rows_affected())
+}
+
+/// Makes the agent the one that its owner's chat talks to, unless that chat already talks to one that is not deleted.
+pub async fn introduce(conn: &mut PgConnection, agent: &Agent) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into conversations (bot_id, chat_id, agent_id) values ($1, $2, $3)
+         on conflict (bot_id, chat_id) do update set agent_id = excluded.agent_id
+          where conversations.agent_id is null
+             or exists (select from agents a where a.id = conversations.agent_id and a.status in ('deleting', 'deleted'))",
+    )
+    .bind(agent.bot_id)
+    .bind(agent.chat_id)
+    .bind(agent.id)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The bot's user name without `@`, for links; none while it is not known.
+pub async fn bot_username(conn: &mut PgConnection, bot_id: i64) -> sqlx::Result<Option<String>> {
+    let name: Option<String> =
+        sqlx::query_scalar("select username from bots where bot_id = $1").bind(bot_id).fetch_optional(conn).await?;
+    Ok(name.filter(|name| !name.is_empty()))
+}

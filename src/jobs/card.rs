@@ -1,0 +1,167 @@
+//! The one message in which an owner watches an agent come to life: a pure function of what is known.
+
+use teloxide_core::payloads::{EditMessageText, EditMessageTextSetters, SendMessage, SendMessageSetters};
+use teloxide_core::types::{
+    ChatId, InlineKeyboardButton, InlineKeyboardMarkup, LinkPreviewOptions, MessageEntity, MessageId,
+};
+
+use super::model::Step;
+use crate::agents::Agent;
+use crate::config::Visibility;
+use crate::telegram::callback::Press;
+use crate::telegram::outbox::Call;
+
+/// What the card tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scene {
+    /// The job is at this step of making the agent ready.
+    Working {
+        /// What it is about to do, or is doing.
+        step: Step,
+        /// Why it has to do it again.
+        trouble: Option<String>,
+    },
+    /// The job takes away what it made.
+    Undoing,
+    /// The agent answers.
+    Ready {
+        /// The bot's user name, if known.
+        bot_username: Option<String>,
+    },
+    /// It could not be made ready.
+    Failed {
+        /// In words for the owner.
+        reason: String,
+    },
+    /// It was deleted before it was ready.
+    Deleted,
+}
+
+/// A message's text, formatting and buttons.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Card {
+    /// Plain text.
+    pub text: String,
+    /// In UTF-16 units. No parse mode, for names are hostile.
+    pub entities: Vec<MessageEntity>,
+    /// Rows of buttons.
+    pub buttons: Vec<Vec<InlineKeyboardButton>>,
+}
+
+/// The card of an agent.
+pub fn card(agent: &Agent, scene: &Scene) -> Card {
+    let name = &agent.name;
+    match scene {
+        Scene::Working { step, trouble } => {
+            let mut body = String::from(" is being set up…\n");
+            let current = Step::PROVISION.iter().position(|s| s == step).unwrap_or(Step::PROVISION.len());
+            for (place, step) in Step::PROVISION.iter().enumerate() {
+                let mark = match place.cmp(&current) {
+                    std::cmp::Ordering::Less => "✅",
+                    std::cmp::Ordering::Equal if trouble.is_some() => "⚠️",
+                    std::cmp::Ordering::Equal => "⏳",
+                    std::cmp::Ordering::Greater => "▫️",
+                };
+                body.push_str(&format!("\n{mark} {}", label(*step)));
+            }
+            if let Some(trouble) = trouble {
+                body.push_str(&format!("\n\nThat did not work yet: {trouble}. Trying again shortly."));
+            }
+            build("🤖 ", name, &body, vec![])
+        }
+        Scene::Undoing => build("🧹 ", name, ": clearing away what was set up…", vec![]),
+        Scene::Ready { bot_username } => {
+            let body = match (agent.visibility, bot_username) {
+                (Visibility::Public, Some(bot)) => format!(
+                    " is ready! Send it a message.\n\nShare it: https://t.me/{bot}?start=agent_{}\nWhoever follows \
+                     this link gets a conversation of their own with it.",
+                    agent.id
+                ),
+                (Visibility::Public, None) => " is ready! Send it a message.".to_owned(),
+                (Visibility::Unlisted, _) => " is ready! Send it a message. Only you can open it.".to_owned(),
+            };
+            let buttons = vec![Press::Chat(agent.id).button("💬 Chat"), Press::Manage(agent.id).button("⚙️ Manage")];
+            build("✅ ", name, &body, buttons)
+        }
+        Scene::Failed { reason } => {
+            let body = format!(
+                " could not be set up: {reason}.\n\nEverything that was started for it has been removed again. Its \
+                 name, personality and model are kept, so you can try again."
+            );
+            let buttons =
+                vec![Press::Retry(agent.id).button("🔁 Try again"), Press::Delete(agent.id).button("🗑 Delete")];
+            build("❌ ", name, &body, buttons)
+        }
+        Scene::Deleted => build("🗑 ", name, " was deleted.", vec![]),
+    }
+}
+
+fn label(step: Step) -> &'static str {
+    match step {
+        Step::Place => "Find a place for it",
+        Step::Install => "Install it",
+        Step::Start => "Start it",
+        Step::Health => "Wait until it answers",
+        Step::Finish => "Open it for you",
+        Step::Stop => "Stop it",
+        Step::Remove => "Remove it",
+        Step::End => "Forget it",
+    }
+}
+
+fn build(before: &str, name: &str, after: &str, buttons: Vec<InlineKeyboardButton>) -> Card {
+    let width = |text: &str| text.encode_utf16().count();
+    Card {
+        text: format!("{before}{name}{after}"),
+        entities: vec![MessageEntity::bold(width(before), width(name))],
+        buttons: if buttons.is_empty() { vec![] } else { vec![buttons] },
+    }
+}
+
+impl Card {
+    /// The call that sends it as a new message.
+    pub fn message(&self, bot_id: i64, chat_id: i64) -> Call {
+        let payload = SendMessage::new(ChatId(chat_id), &self.text)
+            .entities(self.entities.clone())
+            .link_preview_options(no_preview());
+        Call::reply(
+            bot_id,
+            chat_id,
+            &match self.keyboard() {
+                Some(keyboard) => payload.reply_markup(keyboard),
+                None => payload,
+            },
+        )
+    }
+
+    /// The call that puts it in place of the message that outbox row `edits` sent.
+    pub fn edit(&self, bot_id: i64, chat_id: i64, edits: i64) -> Call {
+        // The sender puts the message's id in, which is known only once Telegram has answered.
+        let payload = EditMessageText::new(ChatId(chat_id), MessageId(0), &self.text)
+            .entities(self.entities.clone())
+            .link_preview_options(no_preview());
+        let call = Call::reply(
+            bot_id,
+            chat_id,
+            &match self.keyboard() {
+                Some(keyboard) => payload.reply_markup(keyboard),
+                None => payload,
+            },
+        );
+        call.editing(edits)
+    }
+
+    fn keyboard(&self) -> Option<InlineKeyboardMarkup> {
+        (!self.buttons.is_empty()).then(|| InlineKeyboardMarkup::new(self.buttons.clone()))
+    }
+}
+
+fn no_preview() -> LinkPreviewOptions {
+    LinkPreviewOptions {
+        is_disabled: true,
+        url: None,
+        prefer_small_media: false,
+        prefer_large_media: false,
+        show_above_text: false,
+    }
+}
