@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod app;
+pub mod cloud;
 pub mod config;
 pub mod jobs;
 pub mod replica;

@@ -1,8 +1,11 @@
 //! Long work as rows with typed steps, done by whichever replica has a hand free.
 
 pub mod card;
+mod error;
 pub mod model;
+mod steps;
 pub mod store;
+pub mod worker;
 
 use sqlx::PgConnection;
 

@@ -139,6 +139,13 @@ pub enum EventKind {
     Unknown,
 }
 
+impl EventKind {
+    /// Whether nothing comes after it.
+    pub fn is_last(&self) -> bool {
+        matches!(self, EventKind::Done { .. })
+    }
+}
+
 /// Answer of `GET /health`, the only endpoint without a bearer secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
@@ -194,6 +201,24 @@ pub struct ChatDeleted {
     pub deleted: i64,
 }
 
+/// Content of `agent.lock` beside the agent's database, written once the agent listens.
+///
+/// The agent holds an exclusive `flock` on that file for its whole life: whoever gets the lock knows that no agent runs on
+/// the directory, whatever the file says. It is empty between the lock and the moment of listening.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentLock {
+    /// Process id of the agent.
+    pub pid: u32,
+    /// `127.0.0.1:PORT` as bound.
+    pub address: String,
+}
+
+/// Name of the file of [`AgentLock`].
+pub const LOCK_FILE: &str = "agent.lock";
+
+/// Exit status of an agent that found another one at work on its directory.
+pub const EXIT_LOCKED: u8 = 3;
+
 /// The agent's configuration, one JSON file (`baal-agent --config FILE`), mode 0600 because it holds keys.
 ///
 /// The names are those that the Python agent read from its environment, in lower case.
@@ -224,10 +249,17 @@ pub struct AgentConfig {
     /// Messages of history given to the model.
     #[serde(default = "default_max_history")]
     pub max_history: u32,
+    /// Seconds without a byte from the inference service after which a turn ends with an error.
+    #[serde(default = "default_model_idle_timeout_seconds")]
+    pub model_idle_timeout_seconds: u64,
 }
 
 fn default_max_history() -> u32 {
     100
+}
+
+fn default_model_idle_timeout_seconds() -> u64 {
+    120
 }
 
 impl std::fmt::Debug for AgentConfig {

@@ -1,0 +1,178 @@
+//! Keeps local agents running: those that died are started again, whether they crashed or the host did.
+//!
+//! Every replica of the host does this; starting an agent twice is harmless ([`Site::start`]).
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::local::{self, LocalError, Site};
+use super::store::{self, LocalVm};
+use crate::agents::Agent;
+use crate::app::App;
+use crate::config::CloudKind;
+use crate::replica::Replica;
+
+const EVERY: Duration = Duration::from_secs(2);
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Agents that are looked after at the same moment.
+const AT_ONCE: usize = 8;
+/// An agent that lived this long after a start is well.
+const WELL: Duration = Duration::from_secs(30);
+
+/// An agent that was started again lately.
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    starts: u32,
+    last: Instant,
+}
+
+impl Trouble {
+    /// The wait before the next start: none before the first, then doubling up to a minute.
+    fn wait(self) -> Duration {
+        Duration::from_secs(1 << self.starts.min(6)).min(Duration::from_secs(60))
+    }
+}
+
+/// Looks after the agents until `stop`, or until the replica is given up.
+pub async fn supervise(app: &App, replica: &Replica, stop: &CancellationToken) {
+    match app.config.cloud {
+        CloudKind::Local => {}
+    }
+    let mut troubles = HashMap::new();
+    let mut swept: Option<Instant> = None;
+    loop {
+        if replica.may_send() {
+            if let Err(error) = round(app, &mut troubles).await {
+                warn!(%error, "local agents could not be looked up; trying again");
+            }
+            if swept.is_none_or(|last| last.elapsed() >= SWEEP_EVERY) {
+                swept = Some(Instant::now());
+                sweep(app).await;
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = replica.lost().cancelled() => return,
+            () = sleep(EVERY.mul_f64(rand::random_range(0.75..1.25))) => {}
+        }
+    }
+}
+
+async fn round(app: &App, troubles: &mut HashMap<Uuid, Trouble>) -> sqlx::Result<()> {
+    let agents = store::to_supervise(&mut *app.db.acquire().await?, None).await?;
+    troubles.retain(|id, _| agents.iter().any(|(vm, _)| vm.id == *id));
+    let looks = agents.iter().map(|(vm, agent)| {
+        let trouble = troubles.get(&vm.id).copied();
+        async move { (vm.id, look_after(app, *vm, agent, trouble).await) }
+    });
+    let looks: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
+    for (id, trouble) in looks {
+        match trouble {
+            Some(trouble) => troubles.insert(id, trouble),
+            None => troubles.remove(&id),
+        };
+    }
+    Ok(())
+}
+
+/// Starts the agent if it is dead and its wait is over; what is to be remembered of it.
+async fn look_after(app: &App, vm: LocalVm, agent: &Agent, trouble: Option<Trouble>) -> Option<Trouble> {
+    let site = match Site::new(&app.config, vm.id) {
+        Ok(site) => site,
+        Err(error) => {
+            warn!(agent.id, %error, "an agent's directory cannot be looked at");
+            return trouble;
+        }
+    };
+    match site.alive().await {
+        Ok(true) => {
+            keep_address(app, &site, vm, agent).await;
+            return trouble.filter(|trouble| trouble.last.elapsed() < WELL);
+        }
+        Ok(false) => {}
+        Err(error) => {
+            warn!(agent.id, %error, "it cannot be told whether an agent runs");
+            return trouble;
+        }
+    }
+    if trouble.is_some_and(|trouble| trouble.last.elapsed() < trouble.wait()) {
+        return trouble;
+    }
+    let starts = trouble.map_or(0, |trouble| trouble.starts) + 1;
+    match restart(app, &site, vm, agent).await {
+        Ok(()) => {
+            info!(agent.id, agent.starts = starts, "an agent that had ended runs again");
+            keep_address(app, &site, vm, agent).await;
+        }
+        Err(error) => {
+            warn!(agent.id, agent.starts = starts, error = %format!("{error:#}"), "an agent that ended cannot be started again; trying again later")
+        }
+    }
+    Some(Trouble { starts, last: Instant::now() })
+}
+
+async fn restart(app: &App, site: &Site, vm: LocalVm, agent: &Agent) -> anyhow::Result<()> {
+    // It may have been deleted since the list was made; a start after this look is undone by the job's own stop.
+    if store::to_supervise(&mut *app.db.acquire().await?, Some(vm.id)).await?.is_empty() {
+        return Ok(());
+    }
+    let program = local::program(&app.config)?;
+    let config = local::agent_config(&app.config, agent, site, vm.port)?;
+    match site.start(&program, &config).await {
+        Err(LocalError::PortTaken(taken)) => {
+            let port = local::free_port()?;
+            warn!(agent.id, agent.port = port, "another program took port {taken}, so the agent gets another");
+            let config = local::agent_config(&app.config, agent, site, port)?;
+            site.start(&program, &config).await?;
+        }
+        started => started?,
+    }
+    Ok(())
+}
+
+/// The agent itself knows best where it listens: two replicas may have chosen a new port at once.
+async fn keep_address(app: &App, site: &Site, vm: LocalVm, agent: &Agent) {
+    let Some(port) = site.port() else { return };
+    let found = LocalVm { port, ..vm };
+    if found == vm && agent.url.as_deref() == Some(&found.url()) {
+        return;
+    }
+    let saved = async {
+        let mut tx = app.db.begin().await?;
+        store::moved(&mut tx, agent.id, found).await?;
+        tx.commit().await
+    };
+    match saved.await {
+        Ok(()) => info!(agent.id, agent.port = port, "the agent's new address is known"),
+        Err(error) => warn!(agent.id, %error, "the agent's new address could not be saved; trying again"),
+    }
+}
+
+/// Removes directories of machines that have ended. There are none, unless a replica that was frozen in the middle of a
+/// step woke after another had undone it. Directories that no row knows are left alone: they are not ours.
+async fn sweep(app: &App) {
+    let Ok(entries) = fs::read_dir(&app.config.local_dir) else { return }; // silent-ok: no directory, nothing to sweep
+    let ids: Vec<Uuid> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let ended = async { store::ended_among(&mut *app.db.acquire().await?, &ids).await };
+    let ended = match ended.await {
+        Ok(ended) => ended,
+        Err(error) => return warn!(%error, "directories of ended agents could not be looked up; trying again"),
+    };
+    for id in ended {
+        let removed = match Site::new(&app.config, id) {
+            Ok(site) => site.remove().await,
+            Err(error) => Err(error),
+        };
+        match removed {
+            Ok(()) => warn!(vm.id = %id, "something was left of an agent that had ended, and is removed now"),
+            Err(error) => warn!(vm.id = %id, %error, "something is left of an agent that has ended"),
+        }
+    }
+}
