@@ -25,7 +25,8 @@ create table bots (
   username text not null default '',
   paused_until timestamptz not null default '-infinity',
   -- Messages a second over all replicas; null while Telegram complains of nothing.
-  send_rate real,
+  send_rate double precision,
+  rate_changed_at timestamptz not null default now(),
   poll_offset bigint not null default 0
 );
 

@@ -9,6 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::config::Config;
 use crate::telegram::api::Api;
+use crate::telegram::sender::Receipts;
 use crate::wake::Wake;
 
 /// Handles of one process; cheap to clone.
@@ -25,6 +26,8 @@ pub struct Shared {
     pub wake: Wake,
     /// Telegram's Bot API.
     pub telegram: Api,
+    /// Those who wait for the ids of sent messages.
+    pub receipts: Receipts,
     /// HTTP to agents: no overall time-out, because answers stream for minutes.
     pub agents_http: reqwest::Client,
     /// Telegram's id of this process' bot.
@@ -50,7 +53,15 @@ impl App {
             .tcp_nodelay(true)
             .build()?;
         let bot_id = config.bot_id();
-        Ok(Self(Arc::new(Shared { config, db, wake: Wake::default(), telegram, agents_http, bot_id })))
+        Ok(Self(Arc::new(Shared {
+            config,
+            db,
+            wake: Wake::default(),
+            telegram,
+            receipts: Receipts::default(),
+            agents_http,
+            bot_id,
+        })))
     }
 }
 

@@ -1,1 +1,165 @@
-fn main() {}
+//! The `baal` program.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use baal::app::{App, MIGRATIONS};
+use baal::config::{self, Config};
+use baal::serve::Parts;
+use baal::telegram::api::TIMEOUT;
+use baal::telegram::setup;
+use baal::vault::Vault;
+use baal::{demo, doctor, serve, telemetry};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use secrecy::ExposeSecret;
+
+/// A Telegram bot platform on which anyone creates and shares AI agents.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve HTTP and work: webhook, dispatcher, sender, turns, jobs.
+    Serve {
+        /// Only serve HTTP; other processes work.
+        #[arg(long)]
+        no_worker: bool,
+        /// Leave the database's schema as it is.
+        #[arg(long)]
+        no_migrate: bool,
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Only work, without HTTP.
+    Worker {
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Bring the database's schema up to date.
+    Migrate {
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Run everything on this machine with simulated far sides, and a page to chat in.
+    Demo(demo::Options),
+    /// Print new keys: BOT_ENCRYPTION_KEY, TELEGRAM_WEBHOOK_SECRET, ADMIN_TOKEN.
+    Keygen,
+    /// Set, show or delete Telegram's webhook.
+    Webhook {
+        #[command(subcommand)]
+        action: WebhookAction,
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Check the configuration and everything it names.
+    Doctor {
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Print `.env.example`.
+    #[command(hide = true)]
+    EnvExample,
+}
+
+#[derive(clap::Args)]
+struct Environment {
+    /// Do not read `.env`.
+    #[arg(long, global = true)]
+    no_env_file: bool,
+}
+
+#[derive(Subcommand)]
+enum WebhookAction {
+    /// Point it at this server.
+    Set {
+        /// Instead of PUBLIC_URL.
+        #[arg(long)]
+        url: Option<String>,
+    },
+    /// Show what Telegram knows of it.
+    Info,
+    /// Delete it; updates wait at Telegram for a day.
+    Delete,
+}
+
+fn main() -> ExitCode {
+    // Ring is the one provider that is linked; a second call only says so.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let command = Cli::command().mut_subcommand("serve", |serve| serve.after_long_help(config::help()));
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    let runtime = tokio::runtime::Runtime::new();
+    let result = runtime.context("the runtime could not start").and_then(|runtime| runtime.block_on(run(cli.command)));
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("baal: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve { no_worker, no_migrate, environment } => {
+            serve::run(load(&environment)?, Parts { http: true, workers: !no_worker, migrate: !no_migrate }).await?;
+        }
+        Command::Worker { environment } => {
+            serve::run(load(&environment)?, Parts { http: false, workers: true, migrate: true }).await?;
+        }
+        Command::Migrate { environment } => {
+            let app = App::new(load(&environment)?)?;
+            MIGRATIONS.run(&app.db).await.context("the schema could not be brought up to date")?;
+            println!("The schema is up to date.");
+        }
+        Command::Demo(options) => demo::run(options).await?,
+        Command::Keygen => keygen(),
+        Command::Webhook { action, environment } => webhook(action, load(&environment)?).await?,
+        Command::Doctor { environment } => {
+            let well = doctor::run(Config::load(!environment.no_env_file)?).await?;
+            return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::EnvExample => print!("{}", config::env_example()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load(environment: &Environment) -> anyhow::Result<Config> {
+    let config = Config::load(!environment.no_env_file)?;
+    telemetry::init(config.log_format);
+    Ok(config)
+}
+
+fn keygen() {
+    let random = || URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    println!("# Put these into .env and keep them secret. Without BOT_ENCRYPTION_KEY stored secrets cannot be read.");
+    println!("BOT_ENCRYPTION_KEY={}", Vault::generate_key().expose_secret());
+    println!("TELEGRAM_WEBHOOK_SECRET={}", random());
+    println!("ADMIN_TOKEN={}", random());
+}
+
+async fn webhook(action: WebhookAction, config: Config) -> anyhow::Result<()> {
+    let app = App::new(config)?;
+    match action {
+        WebhookAction::Set { url } => {
+            let url = url.or(app.config.public_url.clone()).context("neither --url nor PUBLIC_URL is given")?;
+            setup::set_webhook(&app, &url).await?;
+            println!("Telegram will deliver updates to {url}/telegram/webhook.");
+        }
+        WebhookAction::Info => {
+            let info = app.telegram.call_raw("getWebhookInfo", "{}".into(), TIMEOUT).await?;
+            let info: serde_json::Value = serde_json::from_str(info.get())?;
+            println!("{info:#}");
+        }
+        WebhookAction::Delete => {
+            app.telegram.call_raw("deleteWebhook", "{}".into(), TIMEOUT).await?;
+            println!("The webhook is deleted.");
+        }
+    }
+    Ok(())
+}

@@ -89,7 +89,11 @@ impl Replica {
     }
 
     /// Beats and takes back the claims of the dead, until `stop` or until the registration is found gone.
-    pub async fn run(&self, app: &App, stop: &CancellationToken) {
+    pub async fn keep(app: &App, replica: &Self, stop: &CancellationToken) {
+        replica.beat_until(app, stop).await;
+    }
+
+    async fn beat_until(&self, app: &App, stop: &CancellationToken) {
         let every = self.0.expiry / 6;
         loop {
             match tokio::time::timeout(self.0.expiry / 3, self.beat(&app.db)).await {

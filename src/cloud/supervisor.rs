@@ -68,9 +68,9 @@ pub async fn supervise(app: &App, replica: &Replica, stop: &CancellationToken) {
 async fn round(app: &App, troubles: &mut HashMap<Uuid, Trouble>) -> sqlx::Result<()> {
     let agents = store::to_supervise(&mut *app.db.acquire().await?, None).await?;
     troubles.retain(|id, _| agents.iter().any(|(vm, _)| vm.id == *id));
-    let looks = agents.iter().map(|(vm, agent)| {
+    let looks = agents.into_iter().map(|(vm, agent)| {
         let trouble = troubles.get(&vm.id).copied();
-        async move { (vm.id, look_after(app, *vm, agent, trouble).await) }
+        async move { (vm.id, look_after(app, vm, &agent, trouble).await) }
     });
     let looks: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
     for (id, trouble) in looks {

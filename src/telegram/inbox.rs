@@ -1,9 +1,265 @@
-//! The inbox: updates as Telegram sent them, kept until they are handled.
+//! The inbox: updates as Telegram sent them, committed before they are acknowledged, kept until they are handled.
 
-use sqlx::PgConnection;
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, PgPool, Row};
+use tokio::sync::{mpsc, oneshot};
+
+use super::update;
+use crate::app::App;
+use crate::wake::Queue;
 
 /// Reclaims after which an update is given up: each time, the replica that handled it died.
 const MAX_RECLAIMS: i32 = 5;
+
+/// Reclaims after which an update is handled alone, so that it takes no other down with it.
+const SUSPECT_RECLAIMS: i32 = 2;
+
+/// Failures after which an update is a dead letter.
+pub const MAX_FAILURES: i32 = 5;
+
+/// Open updates of one chat beyond which Telegram is asked to wait: a long queue of one chat makes claims slow for all.
+const CHAT_CAP: i64 = 200;
+
+/// Arrivals that share one commit at most.
+const BATCH: usize = 64;
+
+/// An arrival's fate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It is kept, now or since an earlier delivery.
+    Kept,
+    /// Too many of its chat's updates are unhandled; it must be delivered again later.
+    ChatFull,
+}
+
+struct Arrival {
+    update_id: i64,
+    chat_id: i64,
+    body: Vec<u8>,
+    reply: oneshot::Sender<Option<Stored>>,
+}
+
+/// The way into the inbox: arrivals that wait at the same moment share one commit, which triples the rate.
+#[derive(Clone)]
+pub struct Inbox {
+    app: App,
+    arrivals: mpsc::Sender<Arrival>,
+}
+
+/// The database did not take an update.
+#[derive(Debug, thiserror::Error)]
+#[error("the update could not be stored")]
+pub struct NotStored;
+
+impl Inbox {
+    /// Starts the task that writes arrivals, which lives as long as the handles.
+    pub fn start(app: App) -> Self {
+        let (arrivals, queue) = mpsc::channel(4 * BATCH);
+        tokio::spawn(write_arrivals(app.clone(), queue));
+        Self { app, arrivals }
+    }
+
+    /// Stores an update's body; on return it is committed.
+    pub async fn store(&self, body: &[u8]) -> Result<Stored, NotStored> {
+        let (update_id, chat_id) = update::place(body);
+        let body = self.app.config.vault.encrypt(body);
+        let (reply, fate) = oneshot::channel();
+        let sent = self.arrivals.send(Arrival { update_id, chat_id, body, reply }).await;
+        sent.map_err(|_| NotStored)?;
+        fate.await.ok().flatten().ok_or(NotStored)
+    }
+}
+
+/// One writer, so that a chat's updates are inserted in the order in which they came.
+async fn write_arrivals(app: App, mut queue: mpsc::Receiver<Arrival>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while queue.recv_many(&mut batch, BATCH).await > 0 {
+        let written = tokio::time::timeout(Duration::from_secs(20), insert(&app.db, app.bot_id, &batch)).await;
+        let kept = match written {
+            Ok(Ok(kept)) => Some(kept),
+            Ok(Err(error)) => {
+                tracing::error!(%error, updates = batch.len(), "updates could not be stored; Telegram will send them again");
+                None
+            }
+            Err(_) => {
+                tracing::error!(updates = batch.len(), "the database did not store updates in time");
+                None
+            }
+        };
+        app.wake.wake(Queue::Updates);
+        for arrival in batch.drain(..) {
+            let fate = kept.as_ref().map(|kept| match kept.contains(&arrival.update_id) {
+                true => Stored::Kept,
+                false => Stored::ChatFull,
+            });
+            // silent-ok: the request was broken off; the update is stored all the same.
+            let _ = arrival.reply.send(fate);
+        }
+    }
+}
+
+/// Inserts a batch and returns the ids that are now in the inbox.
+async fn insert(db: &PgPool, bot_id: i64, batch: &[Arrival]) -> sqlx::Result<Vec<i64>> {
+    let ids: Vec<i64> = batch.iter().map(|a| a.update_id).collect();
+    let chats: Vec<i64> = batch.iter().map(|a| a.chat_id).collect();
+    let bodies: Vec<&[u8]> = batch.iter().map(|a| a.body.as_slice()).collect();
+    let inserted: Vec<i64> = sqlx::query_scalar(
+        "insert into updates (bot_id, update_id, chat_id, body)
+         select $1, u.update_id, u.chat_id, u.body from unnest($2::int8[], $3::int8[], $4::bytea[]) u (update_id, chat_id, body)
+          where (select count(*) from (select from updates p where p.bot_id = $1 and p.chat_id = u.chat_id and not p.done
+                                        limit $5) open) < $5
+         on conflict do nothing returning update_id",
+    )
+    .bind(bot_id)
+    .bind(&ids)
+    .bind(&chats)
+    .bind(&bodies)
+    .bind(CHAT_CAP)
+    .fetch_all(db)
+    .await?;
+    if inserted.len() == batch.len() {
+        return Ok(inserted);
+    }
+    // Delivered before, or refused for its chat's sake: what is there tells.
+    sqlx::query_scalar("select update_id from updates where bot_id = $1 and update_id = any($2)")
+        .bind(bot_id)
+        .bind(&ids)
+        .fetch_all(db)
+        .await
+}
+
+/// An update in the hands of one replica.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// Telegram's id of the bot.
+    pub bot_id: i64,
+    /// Telegram's id of the update.
+    pub update_id: i64,
+    /// The chat in whose order it stands.
+    pub chat_id: i64,
+    /// Fernet token of what Telegram sent.
+    pub body: Vec<u8>,
+    /// Fencing token.
+    pub attempt: i32,
+    /// How often handling it failed before.
+    pub failures: i32,
+}
+
+fn claimed(row: PgRow) -> Claimed {
+    Claimed {
+        bot_id: row.get("bot_id"),
+        update_id: row.get("update_id"),
+        chat_id: row.get("chat_id"),
+        body: row.get("body"),
+        attempt: row.get("attempt"),
+        failures: row.get("failures"),
+    }
+}
+
+/// Claims up to `limit` updates, of each chat the oldest open one.
+///
+/// `skip locked` lets replicas claim side by side. That an update is its chat's head is asked of the row that is locked,
+/// not of a subquery that chose it: otherwise two claims overlap, or a chat's order breaks.
+pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::Result<Vec<Claimed>> {
+    claim_where(db, replica, bot_id, limit, 0, SUSPECT_RECLAIMS - 1).await
+}
+
+/// Claims one update whose replicas died again and again; to be handled while nothing else is.
+pub async fn claim_suspect(db: &PgPool, replica: i64, bot_id: i64) -> sqlx::Result<Option<Claimed>> {
+    Ok(claim_where(db, replica, bot_id, 1, SUSPECT_RECLAIMS, i32::MAX).await?.pop())
+}
+
+async fn claim_where(
+    db: &PgPool,
+    replica: i64,
+    bot_id: i64,
+    limit: i64,
+    least_reclaims: i32,
+    most_reclaims: i32,
+) -> sqlx::Result<Vec<Claimed>> {
+    let rows = sqlx::query(
+        "with c as materialized (
+           select i.bot_id, i.update_id from updates i
+            where not i.done and i.claimed_by is null and i.run_at <= now() and i.bot_id = $2
+              and i.reclaims between $4 and $5
+              and not exists (select from updates p where p.bot_id = i.bot_id and p.chat_id = i.chat_id
+                                 and p.update_id < i.update_id and not p.done)
+              and exists (select from replicas where id = $1 and expires_at > now())
+            order by i.update_id limit $3 for update of i skip locked)
+         update updates q set claimed_by = $1, attempt = q.attempt + 1 from c
+          where q.bot_id = c.bot_id and q.update_id = c.update_id
+         returning q.bot_id, q.update_id, q.chat_id, q.body, q.attempt, q.failures",
+    )
+    .bind(replica)
+    .bind(bot_id)
+    .bind(limit)
+    .bind(least_reclaims)
+    .bind(most_reclaims)
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(claimed).collect())
+}
+
+/// Whether there is an update for [`claim_suspect`].
+pub async fn has_suspect(db: &PgPool, bot_id: i64) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select from updates where not done and claimed_by is null and bot_id = $1 and reclaims >= $2)",
+    )
+    .bind(bot_id)
+    .bind(SUSPECT_RECLAIMS)
+    .fetch_one(db)
+    .await
+}
+
+/// Ends an update within its handler's transaction. `false`: the claim was lost, and the transaction must not commit.
+pub async fn finish(conn: &mut PgConnection, replica: i64, update: &Claimed) -> sqlx::Result<bool> {
+    let result = sqlx::query(
+        "update updates set done = true, claimed_by = null, body = '', error = null
+          where bot_id = $1 and update_id = $2 and claimed_by = $3 and attempt = $4 and not done",
+    )
+    .bind(update.bot_id)
+    .bind(update.update_id)
+    .bind(replica)
+    .bind(update.attempt)
+    .execute(conn)
+    .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// Ends an update as a dead letter: its body stays, encrypted, until somebody has looked. `false` as in [`finish`].
+pub async fn bury(conn: &mut PgConnection, replica: i64, update: &Claimed, error: &str) -> sqlx::Result<bool> {
+    let result = sqlx::query(
+        "update updates set done = true, claimed_by = null, error = $5, failures = failures + 1
+          where bot_id = $1 and update_id = $2 and claimed_by = $3 and attempt = $4 and not done",
+    )
+    .bind(update.bot_id)
+    .bind(update.update_id)
+    .bind(replica)
+    .bind(update.attempt)
+    .bind(error)
+    .execute(conn)
+    .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// Hands an update back to be tried again after `wait`; its chat waits with it, for order matters more than pace.
+pub async fn postpone(db: &PgPool, replica: i64, update: &Claimed, error: &str, wait: Duration) -> sqlx::Result<()> {
+    sqlx::query(
+        "update updates set claimed_by = null, failures = failures + 1, error = $5, run_at = now() + make_interval(secs => $6)
+          where bot_id = $1 and update_id = $2 and claimed_by = $3 and attempt = $4 and not done",
+    )
+    .bind(update.bot_id)
+    .bind(update.update_id)
+    .bind(replica)
+    .bind(update.attempt)
+    .bind(error)
+    .bind(wait.as_secs_f64())
+    .execute(db)
+    .await?;
+    Ok(())
+}
 
 /// Frees the updates that unregistered replicas had claimed.
 pub async fn take_back(conn: &mut PgConnection) -> sqlx::Result<u64> {

@@ -2,7 +2,17 @@
 
 pub mod api;
 pub mod callback;
+pub mod commands;
+pub mod conversation;
+pub mod dispatcher;
 pub mod inbox;
 pub mod markdown;
 pub mod outbox;
+mod pace;
+pub mod polling;
+pub mod sender;
+pub mod setup;
+pub mod text;
+pub mod texts;
 pub mod update;
+pub mod verdict;

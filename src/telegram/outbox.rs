@@ -2,7 +2,9 @@
 //! [`sender`](super::sender).
 
 use serde::Serialize;
-use sqlx::PgConnection;
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool, Row};
 use teloxide_core::requests::Payload;
 
 /// Whether somebody waits for a call's effect.
@@ -142,4 +144,160 @@ pub async fn take_back(conn: &mut PgConnection) -> sqlx::Result<u64> {
     .execute(conn)
     .await?;
     Ok(result.rows_affected())
+}
+
+/// A call in the hands of one replica, and as far as that is known in flight.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The row.
+    pub id: i64,
+    /// The chat in whose order it stands.
+    pub chat_id: i64,
+    /// Telegram's method.
+    pub method: String,
+    /// The method's parameters as JSON.
+    pub payload: String,
+    /// Whether it acts on another row's message.
+    pub edits: Option<i64>,
+    /// Telegram's id of that message; none if it was never sent.
+    pub target: Option<i64>,
+    /// Whether somebody waits for it.
+    pub kind: Kind,
+    /// Fencing token.
+    pub attempt: i32,
+    /// How often it failed before.
+    pub failures: i32,
+    /// Whether it has been tried for so long that nobody waits any more.
+    pub stale: bool,
+}
+
+/// Claims up to `limit` calls that may go out now: of each chat the oldest open one, and those outside the order.
+///
+/// A claim says that the call is in flight, so only what will be sent at once is claimed. The conditions are asked of
+/// the locked row itself (see [`super::inbox::claim`]). A call on another row's message waits until that row is done
+/// and goes after earlier calls on it.
+pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64, notices: bool) -> sqlx::Result<Vec<Claimed>> {
+    let rows = sqlx::query(
+        "with c as materialized (
+           select o.id from outbox o
+            where not o.done and o.claimed_by is null and o.run_at <= now() and o.bot_id = $2 and ($4 or o.kind = 'reply')
+              and (not o.ordered or not exists (
+                     select from outbox p where p.bot_id = o.bot_id and p.chat_id = o.chat_id and p.id < o.id
+                                            and not p.done and p.ordered))
+              and (o.edits is null or not exists (
+                     select from outbox p where p.edits = o.edits and p.id < o.id and not p.done)
+                   and not exists (select from outbox t where t.id = o.edits and not t.done))
+              and exists (select from replicas where id = $1 and expires_at > now())
+            order by o.id limit $3 for update of o skip locked)
+         update outbox q set claimed_by = $1, attempt = q.attempt + 1 from c where q.id = c.id
+         returning q.id, q.chat_id, q.method, q.payload::text as payload, q.edits, q.kind, q.attempt, q.failures,
+                   q.created_at < now() - interval '1 day' as stale,
+                   (select t.message_id from outbox t where t.id = q.edits) as target",
+    )
+    .bind(replica)
+    .bind(bot_id)
+    .bind(limit)
+    .bind(notices)
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Claimed {
+            id: row.get("id"),
+            chat_id: row.get("chat_id"),
+            method: row.get("method"),
+            payload: row.get("payload"),
+            edits: row.get("edits"),
+            target: row.get("target"),
+            kind: if row.get::<&str, _>("kind") == "notice" { Kind::Notice } else { Kind::Reply },
+            attempt: row.get("attempt"),
+            failures: row.get("failures"),
+            stale: row.get("stale"),
+        })
+        .collect())
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The row.
+    pub id: i64,
+    /// Fencing token of the claim.
+    pub attempt: i32,
+    /// Telegram's id of the message, where the call sent or edited one.
+    pub message_id: Option<i64>,
+    /// Why nothing came of it.
+    pub error: Option<String>,
+    /// Whether Telegram may have had it nevertheless.
+    pub uncertain: bool,
+}
+
+/// Records the ends of calls, many in one statement. Rows whose claim was lost are left alone.
+pub async fn finish(db: &PgPool, replica: i64, ended: &[Ended]) -> sqlx::Result<()> {
+    let ids: Vec<i64> = ended.iter().map(|e| e.id).collect();
+    let attempts: Vec<i32> = ended.iter().map(|e| e.attempt).collect();
+    let message_ids: Vec<Option<i64>> = ended.iter().map(|e| e.message_id).collect();
+    let errors: Vec<Option<&str>> = ended.iter().map(|e| e.error.as_deref()).collect();
+    let uncertain: Vec<bool> = ended.iter().map(|e| e.uncertain).collect();
+    sqlx::query(
+        "update outbox o set done = true, claimed_by = null, message_id = u.message_id, error = u.error,
+                uncertain = o.uncertain or u.uncertain, ended_at = now(), payload = 'null'
+           from unnest($2::int8[], $3::int4[], $4::int8[], $5::text[], $6::bool[]) u (id, attempt, message_id, error, uncertain)
+          where o.id = u.id and o.attempt = u.attempt and o.claimed_by = $1 and not o.done",
+    )
+    .bind(replica)
+    .bind(&ids)
+    .bind(&attempts)
+    .bind(&message_ids)
+    .bind(&errors)
+    .bind(&uncertain)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Hands a call back to be made after `wait`. Its chat waits with it.
+pub async fn postpone(
+    db: &PgPool,
+    replica: i64,
+    call: &Claimed,
+    error: &str,
+    uncertain: bool,
+    counts: bool,
+    wait: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "update outbox set claimed_by = null, error = $4, uncertain = uncertain or $5, failures = failures + $6::int,
+                run_at = now() + make_interval(secs => $7)
+          where id = $1 and attempt = $2 and claimed_by = $3 and not done",
+    )
+    .bind(call.id)
+    .bind(call.attempt)
+    .bind(replica)
+    .bind(error)
+    .bind(uncertain)
+    .bind(counts as i32)
+    .bind(wait.as_secs_f64())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Replaces the parameters of a call that nobody has claimed yet. `false`: too late.
+pub async fn replace(conn: &mut PgConnection, id: i64, call: &Call) -> sqlx::Result<bool> {
+    let result = sqlx::query(
+        "update outbox set method = $2, payload = $3::json where id = $1 and not done and claimed_by is null and not uncertain",
+    )
+    .bind(id)
+    .bind(&call.method)
+    .bind(&call.payload)
+    .execute(conn)
+    .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// What became of a row so far: whether it is done, and Telegram's id of its message.
+pub async fn outcome(db: &PgPool, id: i64) -> sqlx::Result<(bool, Option<i64>)> {
+    let row = sqlx::query("select done, message_id from outbox where id = $1").bind(id).fetch_one(db).await?;
+    Ok((row.get("done"), row.get("message_id")))
 }

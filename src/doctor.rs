@@ -1,0 +1,142 @@
+//! `baal doctor`: checks every far side and every file that the configuration names, and says what to do.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use teloxide_core::payloads::GetMe;
+
+use crate::app::{App, MIGRATIONS};
+use crate::cloud::local;
+use crate::config::{Config, TelegramMode};
+use crate::telegram::api::TIMEOUT;
+
+/// What is well, or what is wrong and what to do about it.
+type Finding = Result<String, String>;
+
+/// Runs all checks and prints a line for each. `false` if any failed.
+pub async fn run(config: Config) -> anyhow::Result<bool> {
+    let app = App::new(config)?;
+    let findings = [
+        ("database", database(&app).await),
+        ("schema", schema(&app).await),
+        ("clock", clock(&app).await),
+        ("telegram", telegram(&app).await),
+        ("updates", updates(&app).await),
+        ("libertai", libertai(&app).await),
+        ("agent program", agent_program(&app)),
+        ("agent directory", agent_directory(&app)),
+    ];
+    let mut well = true;
+    for (what, finding) in findings {
+        match finding {
+            Ok(fine) => println!("✔ {what}: {fine}"),
+            Err(trouble) => {
+                well = false;
+                println!("✘ {what}: {trouble}");
+            }
+        }
+    }
+    Ok(well)
+}
+
+async fn database(app: &App) -> Finding {
+    let version: String = sqlx::query_scalar("show server_version")
+        .fetch_one(&app.db)
+        .await
+        .map_err(|error| format!("it does not answer ({error}). Is Postgres running, and DATABASE_URL right?"))?;
+    let major = version.split(['.', ' ']).next().and_then(|major| major.parse::<u32>().ok()).unwrap_or(0);
+    if major < 15 {
+        return Err(format!("Postgres {version} is too old. Use 15 or newer."));
+    }
+    Ok(format!("Postgres {version}"))
+}
+
+async fn schema(app: &App) -> Finding {
+    let applied: Vec<i64> = sqlx::query_scalar("select version from _sqlx_migrations where success")
+        .fetch_all(&app.db)
+        .await
+        .map_err(|_| "there is none yet. Run `baal migrate`.".to_owned())?;
+    match MIGRATIONS.iter().filter(|m| !applied.contains(&m.version)).count() {
+        0 => Ok("up to date".into()),
+        missing => Err(format!("{missing} migrations are missing. Run `baal migrate`.")),
+    }
+}
+
+async fn clock(app: &App) -> Finding {
+    let theirs: f64 = sqlx::query_scalar("select extract(epoch from now())::float8")
+        .fetch_one(&app.db)
+        .await
+        .map_err(|_| "unknown, as the database does not answer.".to_owned())?;
+    let ours = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0.0, |since| since.as_secs_f64());
+    let skew = (ours - theirs).abs();
+    if skew > 60.0 {
+        // Fernet tokens dated more than a minute ahead are refused.
+        return Err(format!("this host and the database differ by {skew:.0} s. Let both follow NTP."));
+    }
+    Ok(format!("within {skew:.1} s of the database"))
+}
+
+async fn telegram(app: &App) -> Finding {
+    let me = app.telegram.call(&GetMe::new()).await.map_err(|error| {
+        format!("{error}. Is TELEGRAM_BOT_TOKEN right, and {} reachable?", app.config.telegram_api_url)
+    })?;
+    Ok(format!("@{}", me.username()))
+}
+
+async fn updates(app: &App) -> Finding {
+    let info = app.telegram.call_raw("getWebhookInfo", "{}".into(), TIMEOUT).await;
+    let info = info.map_err(|error| format!("unknown ({error})."))?;
+    let info: Value = serde_json::from_str(info.get()).map_err(|error| format!("unknown ({error})."))?;
+    let url = info["url"].as_str().unwrap_or_default();
+    let pending = info["pending_update_count"].as_i64().unwrap_or(0);
+    match (app.config.telegram_mode, &app.config.public_url) {
+        (TelegramMode::Polling, _) if url.is_empty() => Ok("polling".into()),
+        (TelegramMode::Polling, _) => Err("a webhook is set, which stops polling. `baal serve` deletes it.".into()),
+        (TelegramMode::Webhook, _) if url.is_empty() => {
+            Err("no webhook is set. Start `baal serve` with PUBLIC_URL, or run `baal webhook set`.".into())
+        }
+        (TelegramMode::Webhook, Some(public)) if !url.starts_with(public.as_str()) => {
+            Err(format!("the webhook leads to {url}, not to PUBLIC_URL. Run `baal webhook set`."))
+        }
+        (TelegramMode::Webhook, _) => match info["last_error_message"].as_str() {
+            Some(error) if pending > 0 => {
+                Err(format!("Telegram cannot deliver to {url}: {error}. {pending} updates wait."))
+            }
+            _ => Ok(format!("webhook {url}, {pending} updates wait")),
+        },
+    }
+}
+
+async fn libertai(app: &App) -> Finding {
+    let url = format!("{}/models", app.config.libertai_api_base_url);
+    let key = app.config.libertai_api_key.expose_secret();
+    let answer = app.agents_http.get(url).bearer_auth(key).timeout(Duration::from_secs(15)).send().await;
+    let answer = answer.map_err(|error| format!("it does not answer ({}).", error.without_url()))?;
+    if !answer.status().is_success() {
+        return Err(format!("it answered {}. Is LIBERTAI_API_KEY right?", answer.status()));
+    }
+    let models: Value = answer.json().await.map_err(|_| "its list of models cannot be read.".to_owned())?;
+    let offered: Vec<_> = models["data"].as_array().into_iter().flatten().filter_map(|m| m["id"].as_str()).collect();
+    let missing: Vec<_> =
+        app.config.models.0.iter().map(|m| m.id.as_str()).filter(|model| !offered.contains(model)).collect();
+    if !missing.is_empty() {
+        return Err(format!("it does not offer {}. Take it out of MODELS.", missing.join(", ")));
+    }
+    Ok(format!("{} models", offered.len()))
+}
+
+fn agent_program(app: &App) -> Finding {
+    let program = local::program(&app.config).map_err(|error| error.to_string())?;
+    Ok(program.display().to_string())
+}
+
+fn agent_directory(app: &App) -> Finding {
+    let dir = &app.config.local_dir;
+    let probe = dir.join(".doctor");
+    std::fs::create_dir_all(dir)
+        .and_then(|()| std::fs::write(&probe, b"x"))
+        .and_then(|()| std::fs::remove_file(&probe))
+        .map_err(|error| format!("{} cannot be written ({error}). Set LOCAL_DIR.", dir.display()))?;
+    Ok(dir.display().to_string())
+}

@@ -1,0 +1,177 @@
+//! Running: the HTTP server and the workers, from start to SIGTERM.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::app::{App, MIGRATIONS};
+use crate::config::{Config, TelegramMode};
+use crate::replica::Replica;
+use crate::wake::Wake;
+use crate::{cloud, http, janitor, jobs, telegram, turns};
+
+/// How long work may take to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Which parts of the program this process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    /// The HTTP server.
+    pub http: bool,
+    /// Dispatcher, sender, turns and jobs.
+    pub workers: bool,
+    /// Bring the schema up to date first.
+    pub migrate: bool,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(config: Config, parts: Parts) -> anyhow::Result<()> {
+    for name in Config::retired() {
+        warn!(
+            "{name} is ignored: everything is in DATABASE_URL now; agents of the Python system have to be taken over"
+        );
+    }
+    let app = App::new(config)?;
+    let stop = stop_on_signal()?;
+    let mut running = JoinSet::new();
+    if parts.http {
+        // Bound before anything else, so that a port in use is told at once.
+        let address = app.config.listen_addr;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("LISTEN_ADDR {address} cannot be listened on"))?;
+        info!(address = %listener.local_addr()?, "listening");
+        running.spawn(serve_http(app.clone(), listener, stop.clone()));
+    }
+    running.spawn(work(app, parts, stop.clone()));
+    let mut result = Ok(());
+    while let Some(ended) = running.join_next().await {
+        let ended = ended.unwrap_or_else(|panic| Err(anyhow::anyhow!("a part of the program panicked: {panic}")));
+        if ended.is_err() && result.is_ok() {
+            result = ended;
+        }
+        stop.cancel();
+    }
+    info!("stopped");
+    result
+}
+
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("stopping: claiming nothing more, finishing or handing back what is under way");
+        stopped.cancel();
+    });
+    Ok(stop)
+}
+
+async fn serve_http(app: App, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+    let listener = listener.tap_io(|connection| {
+        // silent-ok: without it answers are merely slower.
+        let _ = connection.set_nodelay(true);
+    });
+    let server = axum::serve(listener, http::router(app)).with_graceful_shutdown(stop.clone().cancelled_owned());
+    // A client that never ends its request must not keep the process.
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE / 2).await;
+    };
+    tokio::select! {
+        served = server => served.context("the HTTP server failed"),
+        () = late => Ok(()),
+    }
+}
+
+/// Waits for the database, then works under one registration after another until `stop`.
+async fn work(app: App, parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
+    if parts.migrate {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            migrated = migrate_when_there(&app) => migrated?,
+        }
+    }
+    if parts.workers {
+        let (app, stop) = (app.clone(), stop.clone());
+        tokio::spawn(async move { telegram::setup::run(&app, &stop).await });
+    }
+    while !stop.is_cancelled() {
+        match Replica::register(&app, parts.workers).await {
+            Ok(replica) => work_registered(&app, &replica, parts, &stop).await,
+            Err(error) => {
+                warn!(%error, "this replica could not register; trying again");
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Applies missing migrations; waits for a database that does not answer yet.
+async fn migrate_when_there(app: &App) -> anyhow::Result<()> {
+    loop {
+        match MIGRATIONS.run(&app.db).await {
+            Ok(()) => return Ok(()),
+            Err(sqlx::migrate::MigrateError::Execute(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut)) => {
+                warn!("the database does not answer; trying again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(error).context("the database's schema could not be brought up to date"),
+        }
+    }
+}
+
+/// Works under one registration: until `stop`, until it is lost, or until a worker ends that should not.
+async fn work_registered(app: &App, replica: &Replica, parts: Parts, stop: &CancellationToken) {
+    // Beating ends with the work, not with `stop`: what is being finished needs its lease.
+    let (working, beating) = (stop.child_token(), CancellationToken::new());
+    let mut workers = JoinSet::new();
+    macro_rules! start {
+        ($tasks:expr, $stop:expr, $worker:path) => {{
+            let (app, replica, stop) = (app.clone(), replica.clone(), $stop.clone());
+            $tasks.spawn(async move { $worker(&app, &replica, &stop).await });
+        }};
+    }
+    let mut beat = JoinSet::new();
+    start!(beat, beating, Replica::keep);
+    start!(workers, working, Wake::relay);
+    if parts.workers {
+        start!(workers, working, telegram::dispatcher::run);
+        start!(workers, working, turns::run);
+        start!(workers, working, telegram::sender::run);
+        start!(workers, working, jobs::worker::run);
+        start!(workers, working, cloud::supervisor::supervise);
+        start!(workers, working, janitor::run);
+        if app.config.telegram_mode == TelegramMode::Polling {
+            start!(workers, working, telegram::polling::run);
+        }
+    }
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = replica.lost().cancelled() => {}
+        _ = workers.join_next() => if !stop.is_cancelled() {
+            error!("a worker ended unexpectedly; starting all anew");
+        }
+    }
+    working.cancel();
+    let finished = tokio::time::timeout(GRACE, async { while workers.join_next().await.is_some() {} }).await;
+    if finished.is_err() {
+        warn!("work under way did not end in time and is left to other replicas");
+    }
+    beating.cancel();
+    while beat.join_next().await.is_some() {}
+    replica.leave(&app.db).await;
+}

@@ -1,0 +1,74 @@
+//! Words for an agent: they become a turn, with agent and role fixed at this moment.
+
+use baal_protocol::Role;
+use uuid::Uuid;
+
+use super::{Handled, Handler, Pressed, Speaker};
+use crate::agents::service;
+use crate::telegram::texts;
+use crate::turns::store::{self, NewTurn, Request};
+use crate::wake::Queue;
+
+/// A text to the agent being talked to.
+pub(super) async fn on_text(handler: &mut Handler<'_>, speaker: &Speaker, text: &str) -> Handled {
+    let Some(agent) = &speaker.conversation.agent else {
+        return handler.say(speaker.place, texts::nobody_to_talk_to()).await;
+    };
+    if agent.status != "running" {
+        let words = texts::agent_not_running(&agent.name, &agent.status);
+        return handler.say(speaker.place, texts::refused(&words)).await;
+    }
+    let request = Request {
+        message: text.to_owned(),
+        name: speaker.user.name().into_owned(),
+        language_code: speaker.user.language_code.clone(),
+    };
+    enqueue(handler, speaker, agent.id, agent.owner_id, &request).await
+}
+
+/// Asks once more what failed. Returns what to show the presser for a moment.
+pub(super) async fn retry(
+    handler: &mut Handler<'_>,
+    speaker: &Speaker,
+    pressed: &Pressed,
+    turn: Uuid,
+) -> sqlx::Result<Option<&'static str>> {
+    let vault = &handler.app.config.vault;
+    let Some(retried) = store::take_request(handler.conn, vault, turn, speaker.user.id).await? else {
+        return Ok(Some("That was already tried again, or is too long ago."));
+    };
+    match service::open(handler.conn, speaker.user.id, retried.agent_id).await {
+        Ok(agent) => {
+            enqueue(handler, speaker, agent.id, agent.owner_id, &retried.request).await?;
+            Ok(Some("Asking again…"))
+        }
+        Err(error) => {
+            let words = Handler::refusal(error)?;
+            handler.say(pressed.place, words).await?;
+            Ok(None)
+        }
+    }
+}
+
+async fn enqueue(
+    handler: &mut Handler<'_>,
+    speaker: &Speaker,
+    agent_id: i64,
+    owner_id: i64,
+    request: &Request,
+) -> Handled {
+    let config = &handler.app.config;
+    let turn = NewTurn {
+        place: speaker.place,
+        agent_id,
+        user_id: speaker.user.id,
+        role: if owner_id == speaker.user.id { Role::Owner } else { Role::Visitor },
+        request,
+        daily_limit: config.free_tier_daily_messages,
+    };
+    match store::enqueue(handler.conn, &config.vault, &turn).await? {
+        Some(_) => handler.wake(Queue::Turns),
+        None => handler.say(speaker.place, texts::limit_reached(config.free_tier_daily_messages)).await?,
+    }
+    Ok(())
+}

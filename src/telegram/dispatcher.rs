@@ -1,0 +1,192 @@
+//! The dispatcher: claims updates and runs their handlers, in strict order per chat, in parallel across chats.
+//!
+//! Invariant: what a handler decides (row changes, calls to Telegram, jobs, turns) and the end of its update are one
+//! transaction, fenced by the claim. Killed anywhere, an update is either handled whole or not at all.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, error, info_span, warn};
+
+use super::commands::{self, Handler};
+use super::inbox::{self, Claimed};
+use super::outbox;
+use super::update;
+use crate::app::App;
+use crate::replica::Replica;
+use crate::wake::Queue;
+
+/// Handlers at work at once; each holds a connection while it runs, so more than the pool has only wait.
+const PARALLEL: usize = 64;
+const POLL: Duration = Duration::from_millis(500);
+const SUSPECT_CHECK: Duration = Duration::from_secs(5);
+
+/// No handler waits for anything but the database.
+const HANDLER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why an update was not handled.
+#[derive(Debug)]
+enum Failure {
+    /// The claim is no longer ours; whoever has it goes on.
+    ClaimLost,
+    /// It can never be handled.
+    Unreadable(String),
+    /// It may work next time.
+    Error(String),
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Error(error.to_string())
+    }
+}
+
+/// Handles updates until `stop`, then until those at work are finished.
+pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
+    let mut at_work = JoinSet::new();
+    let mut suspects_checked = tokio::time::Instant::now();
+    while !stop.is_cancelled() {
+        while at_work.try_join_next().is_some() {}
+        if suspects_checked.elapsed() > SUSPECT_CHECK {
+            suspects_checked = tokio::time::Instant::now();
+            handle_suspects(app, replica, &mut at_work).await;
+        }
+        let free = PARALLEL - at_work.len();
+        if free == 0 {
+            at_work.join_next().await;
+            continue;
+        }
+        match inbox::claim(&app.db, replica.id(), app.bot_id, free as i64).await {
+            Ok(updates) => {
+                let more = updates.len() == free;
+                for update in updates {
+                    at_work.spawn(handle(app.clone(), replica.clone(), update));
+                }
+                if more {
+                    continue;
+                }
+            }
+            Err(error) => {
+                warn!(%error, "updates could not be claimed; trying again");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+        tokio::select! {
+            () = app.wake.wait(Queue::Updates, POLL) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    while at_work.join_next().await.is_some() {}
+}
+
+/// Handles updates that replicas died of, each while nothing else is at work.
+async fn handle_suspects(app: &App, replica: &Replica, at_work: &mut JoinSet<()>) {
+    if !inbox::has_suspect(&app.db, app.bot_id).await.unwrap_or(false) {
+        return;
+    }
+    while at_work.join_next().await.is_some() {}
+    match inbox::claim_suspect(&app.db, replica.id(), app.bot_id).await {
+        Ok(Some(update)) => {
+            warn!(update.id = update.update_id, "handling an update alone that replicas died of");
+            handle(app.clone(), replica.clone(), update).await;
+        }
+        Ok(None) => {}
+        Err(error) => warn!(%error, "a suspect update could not be claimed"),
+    }
+}
+
+async fn handle(app: App, replica: Replica, update: Claimed) {
+    let span = info_span!("update", update.id = update.update_id, chat.id = update.chat_id);
+    async {
+        let attempt = AssertUnwindSafe(tokio::time::timeout(HANDLER_TIMEOUT, try_handle(&app, &replica, &update)));
+        let failure = match attempt.catch_unwind().await {
+            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(failure))) => Some(failure),
+            Ok(Err(_)) => Some(Failure::Error("the handler took too long".into())),
+            Err(_) => Some(Failure::Error("the handler panicked".into())),
+        };
+        if let Some(failure) = failure {
+            settle(&app, &replica, &update, failure).await;
+        }
+        // The chat's next update may be free now.
+        app.wake.wake_here(Queue::Updates);
+    }
+    .instrument(span)
+    .await;
+}
+
+async fn try_handle(app: &App, replica: &Replica, claimed: &Claimed) -> Result<(), Failure> {
+    let body = app.config.vault.decrypt(&claimed.body).map_err(|e| Failure::Unreadable(e.to_string()))?;
+    let update = update::parse(&body).map_err(|e| {
+        // Not the parser's own words: they quote the value, which may be a secret.
+        Failure::Unreadable(format!("not an update: wrong at line {}, column {}", e.line(), e.column()))
+    })?;
+    let mut tx = app.db.begin().await?;
+    let mut handler = Handler::new(app, &mut tx);
+    if !commands::route(&mut handler, &update).await? {
+        return Err(Failure::Unreadable("an update of a kind that is not handled".into()));
+    }
+    let woken = handler.woken();
+    if !inbox::finish(&mut tx, replica.id(), claimed).await? {
+        return Err(Failure::ClaimLost);
+    }
+    tx.commit().await?;
+    debug!("update handled");
+    for queue in woken {
+        app.wake.wake(queue);
+    }
+    Ok(())
+}
+
+/// Records a failure, however long that takes: until then the claim is held, and its chat waits.
+async fn settle(app: &App, replica: &Replica, update: &Claimed, failure: Failure) {
+    let failures = update.failures + 1;
+    let mut wait = Duration::from_millis(200);
+    loop {
+        let recorded = match &failure {
+            Failure::ClaimLost => {
+                warn!("the update's claim was lost; letting go");
+                return;
+            }
+            Failure::Unreadable(why) => {
+                warn!(why, "the update is a dead letter");
+                bury(app, replica, update, why, false).await
+            }
+            Failure::Error(why) if failures >= inbox::MAX_FAILURES => {
+                error!(why, "the update failed {failures} times and is a dead letter");
+                bury(app, replica, update, why, true).await
+            }
+            Failure::Error(why) => {
+                warn!(why, failures, "handling the update failed; trying again");
+                let backoff = Duration::from_millis(200) * 2u32.pow(failures as u32);
+                inbox::postpone(&app.db, replica.id(), update, why, backoff).await
+            }
+        };
+        match recorded {
+            Ok(()) => return,
+            Err(error) if replica.lost().is_cancelled() => {
+                warn!(%error, "a failure could not be recorded, and the claim is lost anyway");
+                return;
+            }
+            Err(error) => warn!(%error, "a failure could not be recorded; trying again"),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(5));
+    }
+}
+
+async fn bury(app: &App, replica: &Replica, update: &Claimed, why: &str, apologise: bool) -> sqlx::Result<()> {
+    let mut tx = app.db.begin().await?;
+    if !inbox::bury(&mut tx, replica.id(), update, why).await? {
+        return Ok(());
+    }
+    if apologise && update.chat_id > 0 {
+        outbox::enqueue(&mut tx, &super::texts::apology(update.bot_id, update.chat_id)).await?;
+    }
+    tx.commit().await?;
+    app.wake.wake(Queue::Outbox);
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! HTTP to an agent (`baal-protocol`). An agent is a far side: what it sends is bounded and not trusted.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use baal_protocol::{ChatRequest, Event};
+use futures_util::{Stream, StreamExt};
+use reqwest::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+use sse_stream::SseStream;
+use uuid::Uuid;
+
+/// The longest event, in bytes.
+const MAX_EVENT: usize = 2 * 1024 * 1024;
+
+/// Silence after which a connection counts as broken: three keepalives.
+const SILENCE: Duration = Duration::from_secs(3 * baal_protocol::KEEPALIVE_SECONDS);
+
+/// How long the first byte of an answer may take.
+const FIRST_BYTE: Duration = Duration::from_secs(30);
+
+/// A turn's events, in order.
+pub type Events = Pin<Box<dyn Stream<Item = Result<Event, AgentError>> + Send>>;
+
+/// Why an agent did not answer. The texts hold neither URL nor secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AgentError {
+    /// No connection: the request has not left.
+    #[error("the agent could not be reached: {0}")]
+    Unreachable(String),
+    /// The request left and the connection broke.
+    #[error("the connection to the agent broke: {0}")]
+    Broken(String),
+    /// The agent, or what stands before it, is in trouble for now.
+    #[error("the agent answered with status {0}")]
+    Unwell(u16),
+    /// The agent does not know this turn.
+    #[error("the agent does not know this turn")]
+    UnknownTurn,
+    /// Asking again will not help.
+    #[error("the agent refused with status {0}")]
+    Refused(u16),
+}
+
+/// One agent's address and secret.
+#[derive(Debug, Clone)]
+pub struct AgentClient {
+    http: reqwest::Client,
+    base: String,
+    secret: SecretString,
+}
+
+impl AgentClient {
+    /// A client for the agent at `base`, such as `https://some-four-random-words.2n6.me`.
+    pub fn new(http: reqwest::Client, base: &str, secret: SecretString) -> Self {
+        Self { http, base: base.trim_end_matches('/').to_owned(), secret }
+    }
+
+    /// `POST /chat`: runs a turn, or attaches to it where its id is known.
+    pub async fn chat(&self, request: &ChatRequest) -> Result<Events, AgentError> {
+        self.events(self.http.post(format!("{}/chat", self.base)).json(request)).await
+    }
+
+    /// `GET /turns/{id}/events?after=SEQ`: the rest of a turn.
+    pub async fn resume(&self, turn: Uuid, after: i64) -> Result<Events, AgentError> {
+        self.events(self.http.get(format!("{}/turns/{turn}/events?after={after}", self.base))).await
+    }
+
+    async fn events(&self, request: reqwest::RequestBuilder) -> Result<Events, AgentError> {
+        let request = request.bearer_auth(self.secret.expose_secret()).send();
+        let response = match tokio::time::timeout(FIRST_BYTE, request).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) if error.is_connect() || error.is_builder() => {
+                return Err(AgentError::Unreachable(describe(error)));
+            }
+            Ok(Err(error)) => return Err(AgentError::Broken(describe(error))),
+            Err(_) => return Err(AgentError::Broken("no answer in time".into())),
+        };
+        match response.status() {
+            StatusCode::OK => Ok(read(response)),
+            StatusCode::NOT_FOUND => Err(AgentError::UnknownTurn),
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Err(AgentError::Unwell(status.as_u16()))
+            }
+            status => Err(AgentError::Refused(status.as_u16())),
+        }
+    }
+}
+
+/// Events of a response's body. A `data:` line that is not an event is skipped: a newer agent may send more.
+fn read(response: reqwest::Response) -> Events {
+    // An event ends at a blank line; until then the parser keeps its bytes, so they are counted before it sees them.
+    let (mut line, mut event) = (0, 0);
+    let bytes = response.bytes_stream().map(move |chunk| {
+        let chunk = chunk.map_err(|error| std::io::Error::other(describe(error)))?;
+        for byte in &chunk {
+            event += 1;
+            match byte {
+                b'\n' if line == 0 => event = 0,
+                b'\n' => line = 0,
+                b'\r' => {}
+                _ => line += 1,
+            }
+        }
+        if event > MAX_EVENT {
+            return Err(std::io::Error::other("an endless event"));
+        }
+        Ok(chunk)
+    });
+    let events = tokio_stream::StreamExt::timeout(SseStream::from_bytes_stream(bytes), SILENCE);
+    Box::pin(events.filter_map(async |event| match event {
+        Err(_) => Some(Err(AgentError::Broken("the agent fell silent".into()))),
+        Ok(Err(error)) => Some(Err(AgentError::Broken(error.to_string()))),
+        Ok(Ok(event)) => serde_json::from_str(&event.data?).ok().map(Ok), // silent-ok: see above
+    }))
+}
+
+fn describe(error: reqwest::Error) -> String {
+    error.without_url().to_string()
+}

@@ -1,0 +1,271 @@
+//! How an answer appears in its chat: typing, a first piece, edits in place, the final text.
+//!
+//! The first piece and the final text are outbox rows; what lies between are edits that nobody misses. Invariant: **the
+//! final text's row is committed only after the last edit has returned** ([`Relay::settle`]); and should this process
+//! die instead, its edits are over before its lease is ([`Replica::may_send`], [`Replica::call_timeout`]). So no edit
+//! ever overwrites the final text.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::store::{self, Claimed, Outcome};
+use crate::app::App;
+use crate::replica::Replica;
+use crate::telegram::markdown::{self, Formatted};
+use crate::telegram::outbox::{self, Call, method_name};
+use crate::telegram::text::{Buttons, edit_message, send_message};
+use crate::telegram::verdict::{Verdict, judge};
+use crate::wake::Queue;
+
+/// An answer that is whole by then goes out whole.
+pub const FIRST_PIECE: Duration = Duration::from_millis(300);
+
+/// The pace of edits; a longer text is edited less often ([`pace`]).
+const EDIT_PACE: Duration = Duration::from_secs(1);
+
+/// The claim of the turn was lost: whoever has it goes on.
+#[derive(Debug)]
+pub struct ClaimLost;
+
+/// A turn's answer on its way into the chat.
+pub struct Relay {
+    app: App,
+    replica: Replica,
+    turn: Claimed,
+    /// The outbox row of the first piece.
+    first_piece: Option<i64>,
+    receipt: Option<oneshot::Receiver<Option<i64>>>,
+    /// Telegram's id of the growing message.
+    message_id: Option<i64>,
+    /// What the growing message shows.
+    shown: Formatted,
+    edit: Option<JoinHandle<Verdict>>,
+    next_edit: Instant,
+    /// The message cannot be edited any more.
+    gone: bool,
+}
+
+impl Relay {
+    /// Goes on where a dead replica left off, if the turn has a first piece.
+    pub fn new(app: App, replica: Replica, turn: Claimed) -> Self {
+        Self {
+            first_piece: turn.first_piece,
+            app,
+            replica,
+            turn,
+            receipt: None,
+            message_id: None,
+            shown: Formatted::default(),
+            edit: None,
+            next_edit: Instant::now() + FIRST_PIECE,
+            gone: false,
+        }
+    }
+
+    /// When [`Relay::show`] has something to do next.
+    pub fn next_show(&self) -> Instant {
+        self.next_edit
+    }
+
+    /// The turn's id.
+    pub fn turn_id(&self) -> uuid::Uuid {
+        self.turn.id
+    }
+
+    /// Whether nothing of the answer is in the chat yet.
+    pub fn is_silent(&self) -> bool {
+        self.first_piece.is_none()
+    }
+
+    /// Shows "typing…", which lasts 5 s in the client. Nobody misses a lost one.
+    pub fn type_now(&self) {
+        if !self.replica.may_send() {
+            return;
+        }
+        let (app, place) = (self.app.clone(), self.turn.place);
+        tokio::spawn(async move {
+            let mut payload = serde_json::json!({"chat_id": place.chat_id, "action": "typing"});
+            if let Some(thread) = place.thread_id {
+                payload["message_thread_id"] = thread.into();
+            }
+            let answer = app.telegram.call_raw("sendChatAction", payload.to_string(), Duration::from_secs(5)).await;
+            if let Err(error) = answer {
+                debug!(%error, "typing was not shown");
+            }
+        });
+    }
+
+    /// Brings the answer so far into the chat: the first piece, or an edit if the last one has returned.
+    pub async fn show(&mut self, markdown: &str) -> Result<(), ClaimLost> {
+        self.next_edit = Instant::now() + pace(markdown.len());
+        let Some(part) = markdown::messages(markdown).into_iter().next() else { return Ok(()) };
+        if part == self.shown {
+            return Ok(());
+        }
+        match self.first_piece {
+            None => self.send_first_piece(part).await,
+            Some(row) => {
+                self.learn_message_id(row).await;
+                self.edit_to(part).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn send_first_piece(&mut self, part: Formatted) -> Result<(), ClaimLost> {
+        let place = self.turn.place;
+        let call = Call::reply(place.bot_id, place.chat_id, &send_message(place, &part, vec![]));
+        match self.commit_first_piece(&call).await {
+            Ok(Some(row)) => {
+                self.first_piece = Some(row);
+                self.shown = part;
+                self.app.wake.wake(Queue::Outbox);
+                Ok(())
+            }
+            Ok(None) => Err(ClaimLost),
+            Err(error) => {
+                // The final text needs no first piece.
+                warn!(%error, "a first piece could not be queued");
+                Ok(())
+            }
+        }
+    }
+
+    async fn commit_first_piece(&mut self, call: &Call) -> sqlx::Result<Option<i64>> {
+        let mut tx = self.app.db.begin().await?;
+        let row = outbox::enqueue(&mut tx, call).await?;
+        if !store::set_first_piece(&mut tx, self.replica.id(), &self.turn, row).await? {
+            return Ok(None);
+        }
+        self.receipt = Some(self.app.receipts.expect(row));
+        let committed = tx.commit().await;
+        if committed.is_err() {
+            self.app.receipts.forget(row);
+        }
+        committed.map(|()| Some(row))
+    }
+
+    async fn learn_message_id(&mut self, row: i64) {
+        if self.message_id.is_some() {
+            return;
+        }
+        if let Some(receipt) = &mut self.receipt
+            && let Ok(told) = receipt.try_recv()
+        {
+            self.message_id = told;
+            return;
+        }
+        // Another replica sent it, or a dead one had the receipt.
+        match outbox::outcome(&self.app.db, row).await {
+            Ok((done, message_id)) => {
+                self.message_id = message_id;
+                self.gone |= done && message_id.is_none();
+            }
+            Err(error) => debug!(%error, "the first piece's message is not known yet"),
+        }
+    }
+
+    async fn edit_to(&mut self, part: Formatted) {
+        if self.edit.as_ref().is_some_and(|edit| !edit.is_finished()) {
+            return;
+        }
+        self.settle().await;
+        let Some(message_id) = self.message_id else { return };
+        if self.gone || self.next_edit > Instant::now() + 2 * pace(part.text.len()) || !self.replica.may_send() {
+            return;
+        }
+        let payload = edit_message(self.turn.place, message_id, &part, vec![]);
+        let Ok(body) = serde_json::to_string(&payload) else { return };
+        let (app, timeout) = (self.app.clone(), self.replica.call_timeout());
+        self.edit = Some(tokio::spawn(async move {
+            let method = method_name::<teloxide_core::payloads::EditMessageText>();
+            judge(&method, &app.telegram.call_raw(&method, body, timeout).await)
+        }));
+        self.shown = part;
+    }
+
+    /// Waits for the edit under way, if any, and heeds what Telegram said to it.
+    pub async fn settle(&mut self) {
+        let Some(edit) = self.edit.take() else { return };
+        match edit.await {
+            Ok(Verdict::Done(_)) => {}
+            Ok(Verdict::Wait(wait)) => {
+                self.next_edit = Instant::now() + wait;
+                self.shown = Formatted::default();
+            }
+            Ok(Verdict::SendAnew | Verdict::Unreachable(_) | Verdict::Refused(_) | Verdict::Moved(_)) => {
+                self.gone = true
+            }
+            Ok(verdict) => {
+                debug!(?verdict, "an edit was lost; the next one or the final text makes up for it");
+                self.shown = Formatted::default();
+            }
+            Err(error) => warn!(%error, "an edit panicked"),
+        }
+    }
+
+    /// Ends the turn: its outcome, and the final text as outbox rows, in one transaction.
+    pub async fn finish(&mut self, outcome: &Outcome, markdown: &str, buttons: Buttons) -> Result<(), ClaimLost> {
+        self.settle().await;
+        let mut wait = Duration::from_millis(200);
+        // Until the outcome is stored the turn is claimed and its chat waits.
+        loop {
+            match self.try_finish(outcome, markdown, &buttons).await {
+                Ok(true) => break,
+                Ok(false) => return Err(ClaimLost),
+                Err(error) if self.replica.lost().is_cancelled() => {
+                    warn!(%error, "an answer could not be stored, and the claim is lost anyway");
+                    return Err(ClaimLost);
+                }
+                Err(error) => warn!(%error, "an answer could not be stored; trying again"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(5));
+        }
+        self.app.wake.wake(Queue::Outbox);
+        Ok(())
+    }
+
+    async fn try_finish(&self, outcome: &Outcome, markdown: &str, buttons: &Buttons) -> sqlx::Result<bool> {
+        let place = self.turn.place;
+        let mut tx = self.app.db.begin().await?;
+        if !store::finish(&mut tx, self.replica.id(), &self.turn, outcome).await? {
+            return Ok(false);
+        }
+        let parts = markdown::messages(markdown);
+        let last = parts.len().saturating_sub(1);
+        for (index, part) in parts.iter().enumerate() {
+            let buttons = if index == last { buttons.clone() } else { vec![] };
+            let message = Call::reply(place.bot_id, place.chat_id, &send_message(place, part, buttons.clone()));
+            match self.first_piece.filter(|_| index == 0) {
+                None => drop(outbox::enqueue(&mut tx, &message).await?),
+                // A first piece that has not left yet becomes the final text.
+                Some(row) if outbox::replace(&mut tx, row, &message).await? => {}
+                Some(_) if *part == self.shown && buttons.is_empty() => {}
+                Some(row) => {
+                    let edit = edit_message(place, 0, part, buttons);
+                    outbox::enqueue(&mut tx, &Call::reply(place.bot_id, place.chat_id, &edit).editing(row)).await?;
+                }
+            }
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(row) = self.first_piece {
+            self.app.receipts.forget(row);
+        }
+    }
+}
+
+/// Seconds between edits: one, and one more per 2,000 bytes, as a long text is long to read anyway.
+fn pace(length: usize) -> Duration {
+    EDIT_PACE + Duration::from_millis((length / 2) as u64).min(Duration::from_secs(4))
+}
