@@ -1,0 +1,79 @@
+//! `POST /chat` takes a turn in and streams its events; `DELETE /chat/{chat_id}` forgets a conversation.
+
+use super::{App, Failure, events};
+use crate::store::{Accepted, NewTurn};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use baal_protocol::{ChatDeleted, ChatRequest};
+use sha2::{Digest, Sha256};
+use tracing::info;
+use uuid::Uuid;
+
+/// Longest chat id, in bytes.
+const MAX_CHAT_ID: usize = 200;
+
+pub(super) async fn post(State(app): State<App>, body: Result<Bytes, BytesRejection>) -> Result<Response, Failure> {
+    let turn = read(&body?)?;
+    let (id, chat_id) = (turn.id, turn.request.chat_id.clone());
+    match app.store.accept(turn).await? {
+        Accepted::New => {
+            info!(turn.id = %id, "turn accepted");
+            app.turns.wake(&chat_id);
+        }
+        Accepted::Known => info!(turn.id = %id, "known turn asked for again"),
+        Accepted::Conflict => return Err(Failure::Conflict("this turn_id was used for another request")),
+    }
+    events::of_turn(app, id, 0).await
+}
+
+fn read(body: &[u8]) -> Result<NewTurn, Failure> {
+    let bad = |problem: String| Failure::BadRequest(problem);
+    let mut request: ChatRequest =
+        serde_json::from_slice(body).map_err(|e| bad(format!("the body does not fit: {e}")))?;
+    if request.message.trim().is_empty() {
+        return Err(bad("message must not be empty".into()));
+    }
+    if request.chat_id.is_empty() || request.chat_id.len() > MAX_CHAT_ID {
+        return Err(bad(format!("chat_id must be 1 to {MAX_CHAT_ID} bytes long")));
+    }
+    let id = request.turn_id.take().unwrap_or_else(Uuid::new_v4);
+    // The fields in the order of the type, absent ones left out: the same request gives the same bytes.
+    let canonical = serde_json::to_vec(&request).map_err(|e| bad(e.to_string()))?;
+    Ok(NewTurn { id, body_sha256: Sha256::digest(&canonical).into(), request })
+}
+
+pub(super) async fn delete(State(app): State<App>, Path(chat_id): Path<String>) -> Result<Json<ChatDeleted>, Failure> {
+    let deleted = app.store.delete_chat(chat_id).await?;
+    info!(deleted, "conversation deleted");
+    Ok(Json(ChatDeleted { status: "ok".into(), deleted }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(body: &str) -> [u8; 32] {
+        read(body.as_bytes()).expect("fits").body_sha256
+    }
+
+    #[test]
+    fn the_hash_sees_the_request_and_not_its_spelling() {
+        let one = hash(r#"{"message":"hi","chat_id":"1","turn_id":"67e55044-10b1-426f-9247-bb680e5fe0c8"}"#);
+        assert_eq!(one, hash(r#"{ "chat_id":"1", "message":"\u0068i", "stream":false, "new_field":1 }"#));
+        assert_ne!(one, hash(r#"{"message":"ho","chat_id":"1"}"#));
+        assert_ne!(one, hash(r#"{"message":"hi","chat_id":"2"}"#));
+        assert_ne!(one, hash(r#"{"message":"hi","chat_id":"1","stream":true}"#));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for body in
+            ["", "[]", r#"{"message":"","chat_id":"1"}"#, r#"{"message":"x","chat_id":""}"#, r#"{"message":"x"}"#]
+        {
+            assert!(matches!(read(body.as_bytes()), Err(Failure::BadRequest(_))), "{body}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Who the agent is, and what waits to be fetched.
+
+use super::App;
+use axum::Json;
+use axum::extract::State;
+use baal_protocol::{Health, PROTOCOL, Version};
+use serde_json::{Value, json};
+
+pub(super) async fn health(State(app): State<App>) -> Json<Health> {
+    Json(Health { status: "ok".into(), agent_name: app.agent_name.to_string() })
+}
+
+pub(super) async fn version() -> Json<Version> {
+    let features = ["turns", "stream"].map(str::to_owned).to_vec();
+    Json(Version { version: env!("CARGO_PKG_VERSION").into(), protocol: PROTOCOL, features })
+}
+
+/// Nothing speaks unasked yet, so nothing ever waits.
+pub(super) async fn pending() -> Json<Value> {
+    Json(json!({"messages": []}))
+}

@@ -1,0 +1,62 @@
+//! The HTTP side: one file per resource.
+
+mod auth;
+mod chat;
+mod error;
+mod events;
+mod info;
+mod turns;
+
+use crate::store::Store;
+use crate::turns::Scheduler;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::routing::{delete, get, post};
+use secrecy::SecretString;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tower_http::timeout::TimeoutLayer;
+
+pub use error::Failure;
+
+/// Largest body of a request, in bytes.
+const MAX_BODY: usize = 1024 * 1024;
+/// Longest time until an answer begins; a stream may go on as long as its turn.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct App {
+    /// The database.
+    pub store: Store,
+    /// Runs turns.
+    pub turns: Scheduler,
+    /// Display name.
+    pub agent_name: Arc<str>,
+    /// The bearer secret of callers.
+    pub secret: Arc<SecretString>,
+    /// Ends the streams.
+    pub shutdown: CancellationToken,
+}
+
+/// All endpoints; all but `/health` behind the bearer secret, unknown paths included.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/version", get(info::version))
+        .route("/chat", post(chat::post))
+        .route("/chat/{chat_id}", delete(chat::delete))
+        .route("/turns/{turn_id}", get(turns::get))
+        .route("/turns/{turn_id}/events", get(turns::events))
+        .route("/turns/{turn_id}/cancel", post(turns::cancel))
+        .route("/pending", get(info::pending))
+        .fallback(async || Failure::NotFound("there is nothing here"))
+        .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
+        .layer(middleware::from_fn_with_state(app.clone(), auth::require_secret))
+        .route("/health", get(info::health))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER_WITHIN))
+        .with_state(app)
+}

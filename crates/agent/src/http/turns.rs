@@ -1,0 +1,50 @@
+//! A turn after it was taken in: its state, its events, its cancellation.
+
+use super::{App, Failure, events};
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use baal_protocol::{TurnState, TurnStatus};
+use serde::Deserialize;
+use tracing::info;
+use uuid::Uuid;
+
+const UNKNOWN: Failure = Failure::NotFound("no turn with this id was ever accepted");
+
+fn turn_id(text: &str) -> Result<Uuid, Failure> {
+    Uuid::try_parse(text).map_err(|_| Failure::BadRequest("the turn id must be a UUID".into()))
+}
+
+pub(super) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Json<TurnStatus>, Failure> {
+    let turn = app.store.read().turn(turn_id(&id)?).await?.ok_or(UNKNOWN)?;
+    Ok(Json(turn.status))
+}
+
+#[derive(Deserialize)]
+pub(super) struct After {
+    /// The last sequence number that the caller has.
+    after: Option<String>,
+}
+
+pub(super) async fn events(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): Query<After>,
+) -> Result<Response, Failure> {
+    let id = turn_id(&id)?;
+    let after = match query.after.as_deref() {
+        None | Some("") => 0,
+        Some(after) => after.parse().map_err(|_| Failure::BadRequest("after must be a whole number".into()))?,
+    };
+    events::of_turn(app, id, after).await
+}
+
+pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Json<TurnStatus>, Failure> {
+    let id = turn_id(&id)?;
+    let cancelled = app.store.cancel(id).await?.ok_or(UNKNOWN)?;
+    if cancelled.status.state == TurnState::Running {
+        app.turns.stop(cancelled.position);
+    }
+    info!(turn.id = %id, state = ?cancelled.status.state, "cancel asked for");
+    Ok(Json(cancelled.status))
+}

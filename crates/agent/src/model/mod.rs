@@ -1,0 +1,199 @@
+//! Client of the inference service: OpenAI-compatible chat completions, streamed.
+//!
+//! Own and thin, because strict types break on compatible servers: whatever is missing, null or new in an answer is no
+//! error as long as there is text.
+
+mod error;
+mod stream;
+
+pub use error::ModelError;
+pub use stream::{Answer, Piece, Usage};
+
+use rand::Rng;
+use reqwest::{StatusCode, header};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// Waits before the first and second retry, where the service doesn't say.
+const BACKOFF: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
+/// Longest `Retry-After` that is waited for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of an error's body that are looked at.
+const MAX_ERROR_BODY: usize = 16 * 1024;
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Message {
+    role: Role,
+    content: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Role {
+    System,
+    User,
+    Assistant,
+}
+
+impl Message {
+    /// What the agent is.
+    pub fn system(content: String) -> Self {
+        Self { role: Role::System, content }
+    }
+
+    /// What a person said.
+    pub fn user(content: String) -> Self {
+        Self { role: Role::User, content }
+    }
+
+    /// What the model said.
+    pub fn assistant(content: String) -> Self {
+        Self { role: Role::Assistant, content }
+    }
+
+    /// Whether a person said it.
+    pub fn is_from_user(&self) -> bool {
+        self.role == Role::User
+    }
+}
+
+#[derive(Serialize)]
+struct Completion<'a> {
+    model: &'a str,
+    messages: &'a [Message],
+    stream: bool,
+    stream_options: StreamOptions,
+}
+
+#[derive(Serialize)]
+struct StreamOptions {
+    include_usage: bool,
+}
+
+/// The service, one model of it, and the key.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    completions_url: String,
+    model: String,
+    key: SecretString,
+    idle_timeout: Duration,
+}
+
+impl Client {
+    /// A client for `base_url` (up to and with the version); `idle_timeout` is the longest silence that is borne.
+    ///
+    /// # Errors
+    /// TLS could not be set up.
+    pub fn new(base_url: &str, model: &str, key: SecretString, idle_timeout: Duration) -> reqwest::Result<Self> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            // A redirect would take the conversation to a host that nobody configured.
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("baal-agent/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        let completions_url = format!("{}/chat/completions", base_url.trim_end_matches('/'));
+        Ok(Self { http, completions_url, model: model.to_owned(), key, idle_timeout })
+    }
+
+    /// Asks for an answer and waits for its first text.
+    ///
+    /// Retried twice on 429, 5xx and broken connections; not once text came, because then the caller has seen it, and
+    /// not after a silence, because the user has waited long enough.
+    ///
+    /// # Errors
+    /// Told in words for the user.
+    pub async fn ask(&self, messages: &[Message]) -> Result<Answer, ModelError> {
+        for (attempt, backoff) in BACKOFF.into_iter().enumerate() {
+            let error = match self.ask_once(messages).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let Some(wait) = wait_before_retry(&error, backoff) else {
+                return Err(error);
+            };
+            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            info!(attempt = attempt + 1, wait_ms, error = %error, "asking the model again");
+            tokio::time::sleep(wait).await;
+        }
+        self.ask_once(messages).await
+    }
+
+    async fn ask_once(&self, messages: &[Message]) -> Result<Answer, ModelError> {
+        let body = Completion {
+            model: &self.model,
+            messages,
+            stream: true,
+            stream_options: StreamOptions { include_usage: true },
+        };
+        let request = self.http.post(&self.completions_url).bearer_auth(self.key.expose_secret()).json(&body).send();
+        let response = tokio::time::timeout(self.idle_timeout, request)
+            .await
+            .map_err(|_| ModelError::Silent(self.idle_timeout))?
+            .map_err(|e| {
+                // `without_url`: the address is the operator's business.
+                warn!(error = %error_chain(&e.without_url()), "the model cannot be reached");
+                ModelError::Unreachable
+            })?;
+        if !response.status().is_success() {
+            return Err(self.refused(response).await);
+        }
+        let mut answer = Answer::new(response, self.idle_timeout);
+        answer.wait_for_text().await?;
+        Ok(answer)
+    }
+
+    async fn refused(&self, response: reqwest::Response) -> ModelError {
+        let status = response.status();
+        let retry_after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(Duration::from_secs);
+        let error = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ModelError::Key,
+            StatusCode::PAYMENT_REQUIRED => ModelError::NoCredits,
+            StatusCode::TOO_MANY_REQUESTS => ModelError::Busy { retry_after },
+            status if status.is_server_error() => ModelError::Failing { status: status.as_u16(), retry_after },
+            status => ModelError::Refused { status: status.as_u16() },
+        };
+        let reason = tokio::time::timeout(Duration::from_secs(5), stream::read_bounded(response, MAX_ERROR_BODY)).await;
+        let reason = reason.unwrap_or_default();
+        warn!(status = status.as_u16(), reason = %self.reason(&reason), "the model refused");
+        error
+    }
+
+    /// The service's own words, short and without the key.
+    fn reason(&self, body: &[u8]) -> String {
+        let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        let message = body["error"]["message"].as_str().or(body["message"].as_str()).unwrap_or("no reason given");
+        let message: String = message.chars().take(300).collect();
+        message.replace(self.key.expose_secret(), "[key]")
+    }
+}
+
+fn wait_before_retry(error: &ModelError, backoff: Duration) -> Option<Duration> {
+    let jitter = backoff.mul_f64(rand::rng().random_range(0.0..0.25));
+    match error {
+        ModelError::Busy { retry_after } | ModelError::Failing { retry_after, .. } => {
+            Some(retry_after.map_or(backoff + jitter, |wait| wait.min(MAX_RETRY_AFTER)))
+        }
+        ModelError::Unreachable | ModelError::Broken => Some(backoff + jitter),
+        _ => None,
+    }
+}
+
+/// An error with its causes, which reqwest keeps apart.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

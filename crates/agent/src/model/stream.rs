@@ -1,0 +1,263 @@
+//! Reads a streamed answer, within bounds of size and time.
+
+use super::ModelError;
+use axum::body::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use reqwest::{Response, header};
+use serde::Deserialize;
+use sse_stream::{Sse, SseStream};
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::time::Instant;
+use tracing::warn;
+
+/// Longest text of an answer, in bytes: some 60 Telegram messages.
+pub const MAX_TEXT: usize = 256 * 1024;
+/// Longest single event of the stream, in bytes.
+const MAX_EVENT: usize = 512 * 1024;
+/// Longest stream, in bytes; each token comes in an envelope of some 200 bytes.
+const MAX_STREAM: usize = 64 * 1024 * 1024;
+/// Longest time of one answer, however busy the stream.
+const MAX_TIME: Duration = Duration::from_secs(30 * 60);
+
+/// A part of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
+    /// The next characters, never empty.
+    Text(String),
+    /// What it cost.
+    Usage(Usage),
+}
+
+/// Tokens and money of one answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: i64,
+    /// Tokens of the answer.
+    pub completion_tokens: i64,
+    /// US dollars, where the service says so.
+    pub cost: Option<f64>,
+}
+
+/// An answer as it comes.
+pub struct Answer {
+    events: BoxStream<'static, Result<Sse, ModelError>>,
+    ready: VecDeque<Piece>,
+    text_bytes: usize,
+    finished: bool,
+    ended: bool,
+}
+
+impl Answer {
+    pub(super) fn new(response: Response, idle_timeout: Duration) -> Self {
+        let json = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.starts_with("application/json"));
+        let bytes = bounded(response, idle_timeout);
+        let events = if json { whole_as_event(bytes) } else { server_sent(bytes) };
+        Self { events, ready: VecDeque::new(), text_bytes: 0, finished: json, ended: false }
+    }
+
+    /// Waits until there is text to read; the first thing that can be known to have worked.
+    pub(super) async fn wait_for_text(&mut self) -> Result<(), ModelError> {
+        while !self.ready.iter().any(|piece| matches!(piece, Piece::Text(_))) {
+            if !self.read_event().await? {
+                return Err(ModelError::Empty);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next piece, `None` at the end. Safe to drop while waiting: nothing gets lost.
+    ///
+    /// # Errors
+    /// The answer broke off; what came before is all there is.
+    pub async fn next(&mut self) -> Result<Option<Piece>, ModelError> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Ok(Some(piece));
+            }
+            if !self.read_event().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads one event into `ready`; `false` at the end of the answer.
+    async fn read_event(&mut self) -> Result<bool, ModelError> {
+        if self.ended {
+            return Ok(false);
+        }
+        let Some(event) = self.events.next().await else {
+            self.ended = true;
+            // Some servers end without `[DONE]`; without a reason to finish it is a broken connection.
+            return if self.finished { Ok(false) } else { Err(ModelError::Broken) };
+        };
+        let Some(data) = event?.data else {
+            return Ok(true);
+        };
+        let data = data.trim();
+        if data == "[DONE]" {
+            self.ended = true;
+            return Ok(false);
+        }
+        if !data.is_empty() {
+            self.take(data)?;
+        }
+        Ok(true)
+    }
+
+    fn take(&mut self, data: &str) -> Result<(), ModelError> {
+        let chunk: Chunk = serde_json::from_str(data).map_err(|e| {
+            warn!(error = %e, "the model sent an unreadable chunk");
+            ModelError::Unreadable
+        })?;
+        if chunk.error.is_some_and(|error| !error.is_null()) {
+            warn!("the model reported an error in its answer");
+            return Err(if self.text_bytes == 0 { failing() } else { ModelError::Reported });
+        }
+        if let Some(choice) = chunk.choices.unwrap_or_default().into_iter().next() {
+            self.finished |= choice.finish_reason.is_some();
+            let text = choice.delta.or(choice.message).and_then(|delta| delta.content).unwrap_or_default();
+            self.text_bytes += text.len();
+            if self.text_bytes > MAX_TEXT {
+                return Err(ModelError::TooLong);
+            }
+            if !text.is_empty() {
+                self.ready.push_back(Piece::Text(text));
+            }
+        }
+        if let Some(usage) = chunk.usage {
+            self.ready.push_back(Piece::Usage(usage));
+        }
+        Ok(())
+    }
+}
+
+/// An error in place of the answer is as good as a 500.
+fn failing() -> ModelError {
+    ModelError::Failing { status: 500, retry_after: None }
+}
+
+/// The parts of a chunk, or of a whole completion, that are read; all may be missing or null, others are ignored.
+#[derive(Deserialize)]
+struct Chunk {
+    choices: Option<Vec<Choice>>,
+    usage: Option<Usage>,
+    error: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    delta: Option<Delta>,
+    message: Option<Delta>,
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Delta {
+    content: Option<String>,
+}
+
+type ByteStream = BoxStream<'static, Result<Bytes, ModelError>>;
+
+/// The body with an end to every silence and to every size.
+fn bounded(response: Response, idle_timeout: Duration) -> ByteStream {
+    let deadline = Instant::now() + MAX_TIME;
+    let start = (Box::pin(response.bytes_stream()), Sizes::default(), false);
+    stream::unfold(start, move |(mut body, mut sizes, failed)| async move {
+        if failed {
+            return None;
+        }
+        let item = match tokio::time::timeout(idle_timeout, body.next()).await {
+            Err(_) => Err(ModelError::Silent(idle_timeout)),
+            Ok(None) => return None,
+            Ok(Some(Err(e))) => {
+                warn!(error = %super::error_chain(&e.without_url()), "the model's answer broke off");
+                Err(ModelError::Broken)
+            }
+            Ok(Some(Ok(_))) if Instant::now() > deadline => Err(ModelError::Endless),
+            Ok(Some(Ok(bytes))) => sizes.add(&bytes).map(|()| bytes),
+        };
+        let failed = item.is_err();
+        Some((item, (body, sizes, failed)))
+    })
+    .boxed()
+}
+
+/// Bytes of the stream and of its current event, which the parser would keep in memory without end.
+#[derive(Default)]
+struct Sizes {
+    total: usize,
+    event: usize,
+    line: usize,
+}
+
+impl Sizes {
+    fn add(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
+        self.total += bytes.len();
+        for byte in bytes {
+            match byte {
+                b'\r' => {}
+                b'\n' if self.line == 0 => self.event = 0,
+                b'\n' => self.line = 0,
+                _ => {
+                    self.line += 1;
+                    self.event += 1;
+                }
+            }
+            if self.event > MAX_EVENT {
+                return Err(ModelError::TooLong);
+            }
+        }
+        if self.total > MAX_STREAM { Err(ModelError::TooLong) } else { Ok(()) }
+    }
+}
+
+fn server_sent(bytes: ByteStream) -> BoxStream<'static, Result<Sse, ModelError>> {
+    SseStream::from_bytes_stream(bytes)
+        .map(|event| {
+            event.map_err(|error| match error {
+                sse_stream::Error::Body(cause) => {
+                    cause.downcast::<ModelError>().map_or(ModelError::Broken, |error| *error)
+                }
+                _ => ModelError::Unreadable,
+            })
+        })
+        .boxed()
+}
+
+/// A server that cannot stream answers in one piece.
+fn whole_as_event(mut bytes: ByteStream) -> BoxStream<'static, Result<Sse, ModelError>> {
+    let whole = async move {
+        let mut body = Vec::new();
+        while let Some(part) = bytes.next().await {
+            body.extend_from_slice(&part?);
+            if body.len() > MAX_EVENT {
+                return Err(ModelError::TooLong);
+            }
+        }
+        let text = String::from_utf8(body).map_err(|_| ModelError::Unreadable)?;
+        Ok(Sse::default().data(text))
+    };
+    stream::once(whole).boxed()
+}
+
+/// The first bytes of a body; what cannot be read is left out.
+pub(super) async fn read_bounded(response: Response, max: usize) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut parts = Box::pin(response.bytes_stream());
+    while let Some(Ok(part)) = parts.next().await {
+        body.extend_from_slice(&part);
+        if body.len() >= max {
+            break;
+        }
+    }
+    body.truncate(max);
+    body
+}

@@ -1,0 +1,127 @@
+//! The whole agent: database, turns and HTTP, from start to shutdown.
+
+use crate::http::{self, App};
+use crate::lock::{DirectoryLock, LockError};
+use crate::model::Client;
+use crate::store::{Store, StoreError};
+use crate::turns::{Persona, Scheduler};
+use baal_protocol::AgentConfig;
+use secrecy::SecretString;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Time for open requests and for the writer, each, after the shutdown began.
+const GRACE: Duration = Duration::from_millis(800);
+/// How long the events of a finished turn can be fetched again, in seconds: a week.
+const EVENTS_KEPT_SECONDS: i64 = 7 * 24 * 3600;
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The directory is taken.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The client of the inference service.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Client(#[from] reqwest::Error),
+    /// The port.
+    #[error("cannot listen on 127.0.0.1:{port}: {source}; choose another port or stop what uses it")]
+    Listen {
+        /// As configured.
+        port: u16,
+        /// Why.
+        source: io::Error,
+    },
+    /// The workspace directory or the lock file.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// Runs until `shutdown`. Turns that are then at work go on at the next start.
+///
+/// # Errors
+/// The agent could not start.
+pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let mut lock = DirectoryLock::take(&config.db_path)?;
+    std::fs::create_dir_all(&config.workspace_path)
+        .map_err(|source| ServeError::Io { what: "the workspace directory cannot be made", source })?;
+    let (store, writer) = Store::open(&config.db_path).await?;
+    let model = Client::new(
+        &config.libertai_api_base_url,
+        &config.model,
+        SecretString::from(config.libertai_api_key),
+        Duration::from_secs(config.model_idle_timeout_seconds),
+    )?;
+    let persona = Persona {
+        agent_name: config.agent_name.clone(),
+        system_prompt: config.system_prompt,
+        max_history: config.max_history,
+    };
+    let port = config.port;
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|source| ServeError::Listen { port, source })?;
+    let address = listener.local_addr().map_err(|source| ServeError::Listen { port, source })?;
+
+    let turns = Scheduler::new(store.clone(), model, persona, shutdown.clone());
+    turns.resume().await?;
+    let app = App {
+        store: store.clone(),
+        turns: turns.clone(),
+        agent_name: config.agent_name.into(),
+        secret: Arc::new(SecretString::from(config.agent_secret)),
+        shutdown: shutdown.clone(),
+    };
+    lock.tell(address).map_err(|source| ServeError::Io { what: "the lock file cannot be written", source })?;
+    info!(%address, model = %config.model, "agent listening");
+
+    let forgetting = tokio::spawn(forget_old_events(store.clone(), shutdown.clone()));
+    let stopping = shutdown.clone();
+    let server = tokio::spawn(
+        axum::serve(listener, http::router(app)).with_graceful_shutdown(stopping.cancelled_owned()).into_future(),
+    );
+    shutdown.cancelled().await;
+    info!("shutting down; turns at work go on at the next start");
+    let server_abort = server.abort_handle();
+    if tokio::time::timeout(GRACE, server).await.is_err() {
+        // A caller that neither reads nor closes; axum leaves such connections to the runtime, which ends now.
+        server_abort.abort();
+        warn!("some connections did not close in time");
+    }
+    forgetting.abort();
+    let put_away = async {
+        turns.wait().await;
+        drop(turns);
+        store.close().await;
+        writer.await
+    };
+    if tokio::time::timeout(GRACE, put_away).await.is_err() {
+        warn!("the database was not closed in time; it is whole nevertheless");
+    }
+    drop(lock);
+    Ok(())
+}
+
+async fn forget_old_events(store: Store, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(FORGET_EVERY);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        match store.forget_events_older_than(EVENTS_KEPT_SECONDS).await {
+            Ok(0) => {}
+            Ok(events) => info!(events, "events of old turns forgotten"),
+            Err(e) => warn!(error = %e, "old events could not be forgotten"),
+        }
+    }
+}

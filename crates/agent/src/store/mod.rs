@@ -1,0 +1,47 @@
+//! The database: conversations, turns and their events, in SQLite.
+//!
+//! One task writes, in one transaction for all that wait at the same moment; whoever asked hears of it after the commit.
+//! Readers have connections of their own and see what is committed (write-ahead log).
+
+mod read;
+mod write;
+mod writer;
+
+pub use read::{OpenTurn, Stored};
+pub use write::{Accepted, Cancelled, Finish, NewTurn, Started};
+pub use writer::Store;
+
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use std::path::Path;
+use std::time::Duration;
+
+/// Why the database did not do it. The cause is logged where it happened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It could not be opened or brought up to date.
+    #[error("the database cannot be opened: {0}")]
+    Open(#[from] sqlx::migrate::MigrateError),
+    /// A statement failed.
+    #[error("the database failed: {0}")]
+    Sql(#[from] sqlx::Error),
+    /// A stored event is not what this version wrote.
+    #[error("a stored value cannot be read: {0}")]
+    Content(#[from] serde_json::Error),
+    /// The writing transaction failed, or the agent is about to stop.
+    #[error("the database did not take the change")]
+    NotWritten,
+}
+
+/// How every connection is opened. `FULL`: what was acknowledged survives a power cut, and with group commit costs little.
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(Duration::from_secs(5))
+        .foreign_keys(true)
+        // In KiB; the default of 2 MiB a connection buys nothing at this size.
+        .pragma("cache_size", "-256")
+        .disable_statement_logging()
+}
