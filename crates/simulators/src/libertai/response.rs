@@ -119,7 +119,7 @@ async fn send(out: &Out, head: Value, usage: Option<Value>, reply: Reply, pace: 
     chunk(out, &head, json!({"role": "assistant", "content": ""}), Value::Null).await?;
     for (at, piece) in pieces(reply.content.as_deref().unwrap_or_default()).into_iter().enumerate() {
         if reply.drop_after_pieces == Some(at) {
-            return out.send(Err(io::Error::other("dropped as scripted"))).await;
+            return drop_connection(out, pause).await;
         }
         if at > 0 {
             tokio::time::sleep(pause).await;
@@ -127,7 +127,7 @@ async fn send(out: &Out, head: Value, usage: Option<Value>, reply: Reply, pace: 
         chunk(out, &head, json!({"content": piece}), Value::Null).await?;
     }
     if reply.drop_after_pieces.is_some() {
-        return out.send(Err(io::Error::other("dropped as scripted"))).await;
+        return drop_connection(out, pause).await;
     }
     if reply.hang {
         out.closed().await;
@@ -153,6 +153,12 @@ async fn send(out: &Out, head: Value, usage: Option<Value>, reply: Reply, pace: 
         event(out, &last.to_string()).await?;
     }
     event(out, "[DONE]").await
+}
+
+/// Breaks the connection, but not before what was sent is on its way: the server throws away what it still holds.
+async fn drop_connection(out: &Out, pause: Duration) -> Sent {
+    tokio::time::sleep(pause.max(Duration::from_millis(100))).await;
+    out.send(Err(io::Error::other("dropped as scripted"))).await
 }
 
 async fn chunk(out: &Out, head: &Value, delta: Value, finish: Value) -> Sent {

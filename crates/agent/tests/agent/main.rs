@@ -1,0 +1,8 @@
+//! The real binary against the LibertAI simulator.
+
+mod conversation;
+mod failures;
+mod process;
+mod restart;
+mod support;
+mod turns;

@@ -1,0 +1,174 @@
+//! Turn ids: a turn runs once, belongs to the agent, keeps its events, and can be stopped.
+
+use super::support::*;
+use baal_protocol::{EventKind, TurnState};
+use reqwest::StatusCode;
+use serde_json::json;
+use uuid::Uuid;
+
+#[tokio::test]
+async fn turns_of_one_chat_run_in_order_and_other_chats_do_not_wait() {
+    let model = Model::start().await;
+    model.script(json!({"match": "first", "replies": [{"content": "slow answer", "hang": true}]}));
+    let agent = Agent::start(&model).await;
+    let [first, second] = [Uuid::new_v4(), Uuid::new_v4()];
+    let mut slow = agent.chat(json!({"message": "first", "chat_id": "1", "turn_id": first, "stream": true})).await;
+    let mut seen = String::new();
+    while seen != "slow answer" {
+        seen += &deltas(&[slow.next().await.expect("a piece")]);
+    }
+    let quick = agent.chat(json!({"message": "second", "chat_id": "1", "turn_id": second})).await;
+    assert_eq!(agent.status(second).await.state, TurnState::Queued);
+    agent.say("2", "elsewhere").await;
+    assert_eq!(agent.status(first).await.state, TurnState::Running);
+    assert_eq!(model.sim.times_asked("second"), 0);
+    agent.cancel(first).await;
+    assert!(text(&quick.rest().await).contains("“second”"));
+    assert_eq!(agent.status(first).await.state, TurnState::Cancelled);
+    assert_eq!(text(&slow.rest().await), "slow answer");
+    let asked = model.sim.requests();
+    let second = asked.last().expect("asked");
+    assert_eq!(second["messages"][2], json!({"role": "assistant", "content": "slow answer"}));
+}
+
+#[tokio::test]
+async fn a_known_turn_attaches_and_never_runs_again() {
+    let model = Model::start().await;
+    model.script(json!({"replies": [{"content": "the one answer", "piece_delay_ms": 100}]}));
+    let agent = Agent::start(&model).await;
+    let body = json!({"message": "once", "chat_id": "1", "turn_id": Uuid::new_v4(), "stream": true});
+    let all =
+        futures_util::future::join_all((0..20).map(|_| async { agent.chat(body.clone()).await.rest().await })).await;
+    for events in &all {
+        assert_well_formed(events);
+        assert_eq!(text(events), "the one answer");
+    }
+    let replay = agent.chat(body.clone()).await.rest().await;
+    assert_well_formed(&replay);
+    assert_eq!(text(&replay), "the one answer");
+    assert_eq!(deltas(&replay), "", "the whole text supersedes its pieces");
+    assert_eq!(model.sim.times_asked("once"), 1);
+    assert_eq!(all[0].last(), replay.last());
+
+    let mut other = body;
+    other["message"] = json!("something else");
+    let response = agent.post("/chat").json(&other).send().await.expect("answer");
+    assert_eq!(response.status(), StatusCode::CONFLICT);
+    assert_eq!(model.sim.times_asked("something else"), 0);
+}
+
+#[tokio::test]
+async fn a_dropped_connection_changes_nothing_and_the_rest_can_be_fetched() {
+    let model = Model::start().await;
+    let whole = "one two three four five six seven eight";
+    model.script(json!({"replies": [{"content": whole, "piece_delay_ms": 100, "hang": true}]}));
+    let agent = Agent::start(&model).await;
+    let id = Uuid::new_v4();
+    let mut events = agent.chat(json!({"message": "hi", "chat_id": "1", "turn_id": id, "stream": true})).await;
+    let first = events.next().await.expect("a piece");
+    drop(events);
+
+    let mut seen = deltas(std::slice::from_ref(&first));
+    let mut events = agent.events_after(id, first.seq).await;
+    let mut seq = first.seq;
+    while seen != whole {
+        let event = events.next().await.expect("a piece");
+        assert_eq!(event.seq, seq + 1, "nothing is left out");
+        seq = event.seq;
+        seen += &deltas(&[event]);
+    }
+    agent.cancel(id).await;
+    let rest = events.rest().await;
+    assert_well_formed(&rest);
+    assert_eq!(text(&rest), whole);
+
+    let last_seq = agent.status(id).await.last_seq;
+    assert_eq!(last_seq, rest.last().expect("an event").seq);
+    for after in [last_seq - 1, last_seq] {
+        let done = agent.events_after(id, after).await.rest().await;
+        assert_eq!(done, rest[rest.len() - 1..], "whoever comes late is told of the end");
+    }
+    assert_eq!(model.sim.times_asked("hi"), 1);
+}
+
+#[tokio::test]
+async fn a_turn_goes_on_without_anyone_listening() {
+    let model = Model::start().await;
+    model.script(json!({"replies": [{"content": "said to nobody", "delay_ms": 300}]}));
+    let agent = Agent::start(&model).await;
+    let id = Uuid::new_v4();
+    drop(agent.chat(json!({"message": "hi", "chat_id": "1", "turn_id": id})).await);
+    wait_until("the turn is done", async || agent.status(id).await.state == TurnState::Done).await;
+    assert_eq!(text(&agent.events_after(id, 0).await.rest().await), "said to nobody");
+}
+
+#[tokio::test]
+async fn a_cancelled_turn_keeps_what_was_said_and_stops_the_model() {
+    let model = Model::start().await;
+    model.script(json!({"replies": [{"content": "a few words", "hang": true}]}));
+    let agent = Agent::start(&model).await;
+    let id = Uuid::new_v4();
+    let mut events = agent.chat(json!({"message": "hi", "chat_id": "1", "turn_id": id, "stream": true})).await;
+    let mut seen = String::new();
+    while seen != "a few words" {
+        let Some(EventKind::Delta { content }) = events.next().await.map(|e| e.kind) else { panic!("no delta") };
+        seen += &content;
+    }
+    assert_eq!(agent.cancel(id).await.state, TurnState::Running);
+    let rest = events.rest().await;
+    assert_well_formed(&rest);
+    assert_eq!((text(&rest).as_str(), errors(&rest).len()), ("a few words", 0));
+    let before = agent.status(id).await;
+    assert_eq!(before.state, TurnState::Cancelled);
+    assert_eq!(agent.cancel(id).await, before, "a second cancel changes nothing");
+    agent.say("1", "go on").await;
+    let asked = model.sim.requests();
+    assert_eq!(asked[1]["messages"][2], json!({"role": "assistant", "content": "a few words"}));
+}
+
+#[tokio::test]
+async fn a_cancelled_queued_turn_never_runs() {
+    let model = Model::start().await;
+    model.script(json!({"match": "first", "replies": [{"hang": true}]}));
+    let agent = Agent::start(&model).await;
+    let [first, second] = [Uuid::new_v4(), Uuid::new_v4()];
+    let running = agent.chat(json!({"message": "first", "chat_id": "1", "turn_id": first})).await;
+    model.wait_until_asked("first", 1).await;
+    let queued = agent.chat(json!({"message": "second", "chat_id": "1", "turn_id": second})).await;
+    assert_eq!(agent.cancel(second).await.state, TurnState::Cancelled);
+    let events = queued.rest().await;
+    assert_well_formed(&events);
+    assert_eq!(events.len(), 1);
+    agent.cancel(first).await;
+    assert_well_formed(&running.rest().await);
+    agent.say("1", "third").await;
+    assert_eq!(model.sim.times_asked("second"), 0);
+    let asked = model.sim.requests();
+    let messages = asked.last().expect("asked")["messages"].as_array().expect("messages");
+    assert_eq!(messages.len(), 2, "turns without an answer are not remembered: {messages:?}");
+}
+
+#[tokio::test]
+async fn many_chats_at_once_each_get_their_own_answers_in_order() {
+    let model = Model::start().await;
+    let agent = Agent::start(&model).await;
+    let chats = (0..40).map(|chat| {
+        let agent = &agent;
+        async move {
+            let bodies = (0..5).map(|n| {
+                json!({"message": format!("{n} of {chat}"), "chat_id": chat.to_string(), "turn_id": Uuid::new_v4()})
+            });
+            let mut streams = Vec::new();
+            for body in bodies {
+                streams.push(agent.chat(body).await);
+            }
+            for (n, stream) in streams.into_iter().enumerate() {
+                let answer = text(&stream.rest().await);
+                assert!(answer.contains(&format!("“{n} of {chat}”")), "{answer}");
+                assert!(answer.contains(&format!("message {} of", n + 1)), "{answer}");
+            }
+        }
+    });
+    futures_util::future::join_all(chats).await;
+    assert_eq!(model.sim.requests().len(), 200);
+}
