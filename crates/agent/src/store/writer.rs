@@ -97,6 +97,7 @@ impl Store {
     }
 
     /// Forgets a conversation: its history, and what its finished turns said. The answer counts messages of history.
+    /// A turn that is queued or running goes on, and begins the new history.
     ///
     /// # Errors
     /// Nothing was deleted.
