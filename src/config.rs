@@ -99,7 +99,7 @@ settings! {
     /// Directory of local agents, one below it for each.
     local_dir: PathBuf = "LOCAL_DIR", Need::Default(".baal/agents"), "/var/lib/baal/agents", path;
     /// The agent's program; beside `baal` if unset.
-    agent_binary: Option<PathBuf> = "BAAL_AGENT_BINARY", Need::Optional, "/usr/local/bin/baal-agent", |text| path(text).map(Some);
+    agent_binary: Option<PathBuf> = "BAAL_AGENT_BINARY", Need::Optional, "/usr/local/bin/baal-agent", optional_path;
     /// Seconds without a sign of life after which other replicas take over what this one was doing.
     lease: Duration = "LEASE_SECONDS", Need::Default("15"), "15", |text| in_range(text, 2, 600).map(Duration::from_secs);
     /// Log lines for people (`human`) or for machines (`json`). RUST_LOG chooses what is logged, such as `info,baal=debug`.
@@ -399,6 +399,10 @@ fn path(text: &str) -> Result<PathBuf, String> {
     Ok(expand_home(text))
 }
 
+fn optional_path(text: &str) -> Result<Option<PathBuf>, String> {
+    if text.is_empty() { Ok(None) } else { path(text).map(Some) }
+}
+
 fn from_str<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|e: T::Err| {
         let why = e.to_string();
@@ -479,6 +483,7 @@ mod tests {
         assert_eq!(config.bot_id(), 42);
         assert_eq!(config.listen_addr.port(), 8080);
         assert_eq!(config.models.0.len(), 2);
+        assert_eq!((&config.agent_binary, &config.public_url), (&None, &None));
         assert!(!format!("{config:?}").contains("s3cret"));
     }
 
