@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use anyhow::Context;
 use baal_simulators::telegram::Telegram;
 use clap::Parser;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -109,19 +108,19 @@ async fn serve(
 fn watch_for_the_end(stop: CancellationToken, stdin_too: bool) -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    if stdin_too {
+        let stop = stop.clone();
+        // A thread of its own: tokio's stdin would hold up the exit until a byte comes.
+        std::thread::spawn(move || {
+            // silent-ok: a standard input that can't be read has ended as well
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            stop.cancel();
+        });
+    }
     Ok(async move {
-        let stdin_ended = async {
-            if !stdin_too {
-                return std::future::pending().await;
-            }
-            let mut rest = [0; 64];
-            let mut stdin = tokio::io::stdin();
-            while stdin.read(&mut rest).await.is_ok_and(|read| read > 0) {}
-        };
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            () = stdin_ended => {}
         }
         stop.cancel();
     })

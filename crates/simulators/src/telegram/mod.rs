@@ -56,6 +56,8 @@ struct Inner {
     faults: Faults,
     /// Wakes those who wait in `getUpdates`.
     updates_arrived: Notify,
+    /// Held while the state file is written; true once the last save is done.
+    saved_last: Mutex<bool>,
     http: reqwest::Client,
 }
 
@@ -93,6 +95,7 @@ impl Telegram {
                 journal: Journal::default(),
                 faults: Faults::default(),
                 updates_arrived: Notify::new(),
+                saved_last: Mutex::new(false),
                 http,
             }),
         }
@@ -120,22 +123,30 @@ impl Telegram {
     pub async fn keep_saving(&self, state: &Path) {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            if let Err(error) = self.save(state, false) {
+            let (telegram, path) = (self.clone(), state.to_owned());
+            let saved = tokio::task::spawn_blocking(move || telegram.save(&path, false)).await;
+            if let Ok(Err(error)) = saved {
                 tracing::warn!(state = %state.display(), error = %error, "the simulator's state could not be saved");
             }
         }
     }
 
-    /// Writes everything to `state`, atomically. `last` says that nothing will be given out after it.
+    /// Writes everything to `state`, atomically. After the `last` save of a run nothing is written any more.
     pub fn save(&self, state: &Path, last: bool) -> std::io::Result<()> {
+        let mut saved_last = self.inner.saved_last.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = {
             let mut world = self.world();
-            if !std::mem::take(&mut world.changed) && !last {
+            if *saved_last || (!std::mem::take(&mut world.changed) && !last) {
                 return Ok(());
             }
             persist::snapshot(&world, last)?
         };
-        persist::write(state, &snapshot)
+        let written = persist::write(state, &snapshot);
+        if written.is_err() {
+            self.world().changed = true;
+        }
+        *saved_last = last;
+        written
     }
 
     fn world(&self) -> MutexGuard<'_, World> {

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::world::World;
 
 /// Ids skipped after a run that ended without its last save: more than a second can give out.
-const SKIPPED_IDS: i64 = 1_000_000;
+const SKIPPED_AFTER_KILL: i64 = 1_000_000;
+/// Ids skipped after a run that saved at its end: connections may have lived on for a moment.
+const SKIPPED_AFTER_EXIT: i64 = 1_000;
 
 #[derive(Serialize)]
 struct Saved<'a> {
@@ -36,10 +38,9 @@ pub(crate) fn load(state: &Path) -> anyhow::Result<Option<World>> {
     let Loaded { complete, mut world } = serde_json::from_slice(&bytes).with_context(|| {
         format!("{} is not a state of this simulator; move it away to start afresh", state.display())
     })?;
-    if !complete {
-        world.last_message_id += SKIPPED_IDS;
-        world.updates.last_id += SKIPPED_IDS;
-    }
+    let skipped = if complete { SKIPPED_AFTER_EXIT } else { SKIPPED_AFTER_KILL };
+    world.last_message_id += skipped;
+    world.updates.last_id += skipped;
     world.updates.restore_queues();
     world.changed = true;
     Ok(Some(world))

@@ -133,12 +133,15 @@ impl Chat {
 
     /// Those who watch this chat's page get `event`.
     pub fn tell(&self, event: impl FnOnce() -> Value) {
-        if let Some(feed) = &self.feed
-            && feed.receiver_count() > 0
-        {
+        if let Some(feed) = self.feed.as_ref().filter(|_| self.is_watched()) {
             // silent-ok: the last watcher may have left in between
             let _ = feed.send(event().to_string().into());
         }
+    }
+
+    /// Whether a page shows this chat.
+    pub fn is_watched(&self) -> bool {
+        self.feed.as_ref().is_some_and(|feed| feed.receiver_count() > 0)
     }
 
     pub fn watch(&mut self) -> broadcast::Receiver<std::sync::Arc<str>> {
@@ -329,6 +332,13 @@ impl World {
         let mut view = self.message_brief(message);
         view["edits"] = json!({ "count": message.edit_count, "history": history });
         view
+    }
+
+    /// Tells a chat's page that `message` is new ("message") or "edited".
+    pub fn tell_message(&self, chat_id: i64, kind: &str, message: &Message) {
+        if let Some(chat) = self.chats.get(&chat_id).filter(|chat| chat.is_watched()) {
+            chat.tell(|| json!({ "type": kind, "message": self.message_brief(message) }));
+        }
     }
 
     /// The message as the page needs it: without its past.

@@ -112,11 +112,10 @@ pub(super) fn submit(telegram: &Telegram, world: &mut World, chat_id: i64, from:
         let mut message = Message::new(world.next_message_id(), Some(from), content, now_ms());
         message.extra = extra.clone();
         let payload = world.message_json(chat_id, &message);
-        let brief = world.message_brief(&message);
+        world.tell_message(chat_id, "message", &message);
         let message_id = message.message_id;
         let chat = world.chats.get_mut(&chat_id).ok_or_else(|| Misuse::no_chat(chat_id))?;
         chat.threads.extend(message.extra.get("message_thread_id").and_then(Value::as_i64));
-        chat.tell(|| json!({ "type": "message", "message": brief }));
         chat.keep(message);
         let update_id = world.updates.push("message", QueueKey::Chat(chat_id), payload);
         telegram.start_delivery(world, QueueKey::Chat(chat_id));
@@ -162,10 +161,7 @@ pub(super) async fn edit(
     message.edit(content, None, now_ms());
     let message = message.clone();
     let payload = world.message_json(id, &message);
-    let brief = world.message_brief(&message);
-    if let Some(chat) = world.chats.get(&id) {
-        chat.tell(|| json!({ "type": "edited", "message": brief }));
-    }
+    world.tell_message(id, "edited", &message);
     let update_id = world.updates.push("edited_message", QueueKey::Chat(id), payload);
     telegram.start_delivery(&mut world, QueueKey::Chat(id));
     Ok(Json(json!({ "message_id": message_id, "update_id": update_id })))

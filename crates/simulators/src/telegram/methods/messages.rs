@@ -90,9 +90,8 @@ pub(super) fn post(
     message.reply_markup = markup;
     message.extra = extra;
     let json = world.message_json(chat_id, &message);
-    let brief = world.message_brief(&message);
+    world.tell_message(chat_id, "message", &message);
     if let Some(chat) = world.chats.get_mut(&chat_id) {
-        chat.tell(|| json!({ "type": "message", "message": brief }));
         chat.keep(message);
     }
     json
@@ -188,10 +187,7 @@ impl Telegram {
         message.edit(content, markup, now_ms());
         let message = message.clone();
         world.changed = true;
-        let brief = world.message_brief(&message);
-        if let Some(chat) = world.chats.get(&chat_id) {
-            chat.tell(|| json!({ "type": "edited", "message": brief }));
-        }
+        world.tell_message(chat_id, "edited", &message);
         Ok(world.message_json(chat_id, &message))
     }
 

@@ -111,7 +111,7 @@ function keyboard(message) {
         button.addEventListener('click', () => press(button, message.message_id, key.callback_data));
       } else if (key.url) {
         button.dataset.url = key.url;
-        button.addEventListener('click', () => open(key.url));
+        button.addEventListener('click', () => visit(key.url));
       } else if (key.copy_text) {
         button.addEventListener('click', () => navigator.clipboard.writeText(key.copy_text.text).then(() => toast('Copied'), () => toast('Copying is not allowed here')));
       }
@@ -231,7 +231,7 @@ const happenings = {
     if (!button) { answers.set(answer.query_id, answer); setTimeout(() => answers.delete(answer.query_id), 5000); return; }
     waiting.delete(answer.query_id);
     button.classList.remove('waiting');
-    if (answer.url) open(answer.url);
+    if (answer.url) visit(answer.url);
     else if (answer.text && answer.show_alert) { $('alert-text').textContent = answer.text; $('alert').showModal(); }
     else if (answer.text) toast(answer.text);
   },
@@ -282,7 +282,7 @@ function follow(target) {
   if (start) send(`/start ${start}`);
   return true;
 }
-function open(url) {
+function visit(url) {
   const target = address(url);
   if (target && !follow(target)) window.open(target.href, '_blank', 'noopener');
 }
