@@ -84,10 +84,13 @@ async fn serve(router: Router) -> String {
     url
 }
 
+/// An update and the secret it came with.
+type Received = (Value, Option<String>);
+
 /// A bot's webhook: keeps what comes, answers with the statuses it was given, then with 200.
 #[derive(Clone, Default)]
 pub struct Hook {
-    received: Arc<Mutex<Vec<(Value, Option<String>)>>>,
+    received: Arc<Mutex<Vec<Received>>>,
     answers: Arc<Mutex<VecDeque<u16>>>,
     /// A chat whose updates get no answer before the test says so.
     pub stuck_chat: Arc<Mutex<Option<i64>>>,
