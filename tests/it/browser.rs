@@ -1,0 +1,242 @@
+//! Two people chat with two agents in a real Chromium.
+
+use std::ffi::OsStr;
+use std::panic::Location;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use baal::demo::supervised::{Spec, Supervised, tail};
+use fantoccini::wd::Capabilities;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::harness::{DEADLINE, Stack, free_port};
+
+/// The oldest of the bot's messages with a number above the first argument whose text contains the second: its number.
+const FIND_REPLY: &str = "const [after, text] = arguments;
+    const replies = [...document.querySelectorAll('.message.from-bot[data-message-id]')];
+    const reply = replies.find(m => Number(m.dataset.messageId) > after && m.innerText.includes(text));
+    return reply ? Number(reply.dataset.messageId) : null;";
+
+/// Clicks the newest button whose label contains the argument.
+const CLICK: &str = "const buttons = [...document.querySelectorAll('.button[data-callback-data]')];
+    const button = buttons.reverse().find(b => b.innerText.includes(arguments[0]));
+    if (button) button.click();
+    return !!button;";
+
+struct Browser {
+    client: Client,
+    screenshots: PathBuf,
+    _driver: Supervised,
+}
+
+impl Browser {
+    async fn start(dir: &Path) -> Self {
+        let port = free_port();
+        let log = dir.join("chromedriver.log");
+        let port_argument = format!("--port={port}");
+        let driver = Supervised::spawn(&Spec {
+            name: "chromedriver",
+            program: OsStr::new("chromedriver"),
+            args: &[OsStr::new(&port_argument)],
+            env: &[("HOME", dir.as_os_str())],
+            log: &log,
+            speaks: false,
+            signal: "TERM",
+            grace: Duration::from_secs(5),
+        })
+        .unwrap();
+        let profile = format!("--user-data-dir={}", dir.join("chromium").display());
+        let mut capabilities = Capabilities::new();
+        let arguments = [
+            "--headless=new",
+            // Tests may run as root, where Chromium refuses to start with its sandbox; it opens only our own page.
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--no-first-run",
+            "--no-proxy-server",
+            "--window-size=420,860",
+            &profile,
+        ];
+        capabilities.insert("goog:chromeOptions".into(), json!({ "args": arguments }));
+        let mut builder = ClientBuilder::new(HttpConnector::new());
+        builder.capabilities(capabilities);
+        let deadline = Instant::now() + DEADLINE * 2;
+        let client = loop {
+            match builder.connect(&format!("http://127.0.0.1:{port}")).await {
+                Ok(client) => break client,
+                Err(error) if Instant::now() > deadline => {
+                    panic!("no session with chromedriver: {error}\n{}", tail(&log, 30))
+                }
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        };
+        let screenshots = std::env::var_os("BAAL_SCREENSHOTS").map_or_else(|| dir.join("screenshots"), PathBuf::from);
+        std::fs::create_dir_all(&screenshots).unwrap();
+        Self { client, screenshots, _driver: driver }
+    }
+
+    async fn open(&self, url: &str) {
+        self.client.goto(url).await.unwrap();
+        self.client.wait().at_most(DEADLINE).for_element(Locator::Css("#messages")).await.unwrap();
+    }
+
+    /// The number of the newest message; those that come later answer what is done now.
+    async fn newest(&self) -> i64 {
+        let script = "return Math.max(0, ...[...document.querySelectorAll('.message[data-message-id]')]
+            .map(m => Number(m.dataset.messageId)));";
+        self.client.execute(script, vec![]).await.unwrap().as_i64().unwrap()
+    }
+
+    /// Writes in the composer and sends it, as a person does.
+    async fn say(&self, text: &str) {
+        // Before a first message the page may show only Telegram's START button.
+        let composer = self.client.find(Locator::Css("#composer textarea")).await.unwrap();
+        if !composer.is_displayed().await.unwrap() {
+            self.client.find(Locator::Css("#start")).await.unwrap().click().await.unwrap();
+            self.client.wait().at_most(DEADLINE).for_element(Locator::Css(".message")).await.unwrap();
+            if text == "/start" {
+                return;
+            }
+        }
+        composer.send_keys(text).await.unwrap();
+        self.client.find(Locator::Css("#send")).await.unwrap().click().await.unwrap();
+    }
+
+    /// Waits for a message of the bot that came after message `after` and contains `text`.
+    #[track_caller]
+    fn expect(&self, after: i64, text: &str) -> impl Future<Output = i64> {
+        self.expect_at(Location::caller(), after, text)
+    }
+
+    async fn expect_at(&self, caller: &Location<'_>, after: i64, text: &str) -> i64 {
+        let deadline = Instant::now() + DEADLINE * 2;
+        loop {
+            let found = self.client.execute(FIND_REPLY, vec![json!(after), json!(text)]).await.unwrap();
+            if let Some(id) = found.as_i64() {
+                return id;
+            }
+            if Instant::now() > deadline {
+                self.shoot("failure").await;
+                let page = self.client.execute("return document.body.innerText", vec![]).await.unwrap();
+                panic!("{caller}: no answer with {text:?}; the page:\n{}", page.as_str().unwrap_or_default());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Says something and waits for an answer that contains `answer`.
+    #[track_caller]
+    fn ask(&self, text: &str, answer: &str) -> impl Future<Output = i64> {
+        let caller = Location::caller();
+        async move {
+            let after = self.newest().await;
+            self.say(text).await;
+            self.expect_at(caller, after, answer).await
+        }
+    }
+
+    /// Presses the newest button whose label contains `label`.
+    #[track_caller]
+    fn press(&self, label: &str) -> impl Future<Output = ()> {
+        let caller = Location::caller();
+        async move {
+            let deadline = Instant::now() + DEADLINE;
+            while self.client.execute(CLICK, vec![json!(label)]).await.unwrap() != json!(true) {
+                assert!(Instant::now() < deadline, "{caller}: there is no button {label:?}");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    async fn shoot(&self, name: &str) {
+        // Messages fly in; a picture of them half way is no use.
+        sleep(Duration::from_millis(400)).await;
+        let picture = self.client.screenshot().await.unwrap();
+        std::fs::write(self.screenshots.join(format!("{name}.png")), picture).unwrap();
+    }
+
+    /// Goes through the wizard and waits until the agent greets or runs.
+    async fn create(&self, name: &str, personality: Option<&str>) {
+        let before = self.newest().await;
+        self.ask(name, "2 of 3").await;
+        match personality {
+            Some(personality) => drop(self.ask(personality, "3 of 3").await),
+            None => {
+                self.press("all-rounder").await;
+                self.expect(before, "3 of 3").await;
+            }
+        }
+        self.press("Qwen").await;
+        self.expect(before, "Create this agent?").await;
+        self.shoot(&format!("confirm-{name}")).await;
+        self.press("✅ Create").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_people_chat_with_two_agents_across_a_restart() {
+    let stack = Stack::start().await;
+    let page = &stack.simulator.telegram;
+    let browser = Browser::start(stack.dir()).await;
+
+    browser.open(&format!("{page}/?user=1")).await;
+    browser.ask("/start", "Hello").await;
+    browser.shoot("welcome").await;
+    let before = browser.newest().await;
+    browser.press("Create an agent").await;
+    browser.expect(before.saturating_sub(1), "1 of 3").await;
+    browser.create("Ada", Some("You are a pirate who loves mathematics.")).await;
+    let ada = running(&stack, "Ada").await;
+    browser.ask("/create", "1 of 3").await;
+    browser.create("Bert", None).await;
+    let bert = running(&stack, "Bert").await;
+    browser.ask("/list", "Bert").await;
+    browser.shoot("list").await;
+
+    browser.ask(&format!("/start agent_{ada}"), "You are talking to Ada").await;
+    browser.ask("Who are you?", "Ada").await;
+    browser.shoot("ada").await;
+    browser.ask(&format!("/start agent_{bert}"), "You are talking to Bert").await;
+    browser.ask("Who are you?", "Bert").await;
+
+    stack.baal(0).restart().await;
+
+    browser.ask("Are you still there?", "Bert").await;
+    browser.shoot("after-restart").await;
+
+    // Bob follows Alice's deep link in a window of his own.
+    let alice = browser.client.window().await.unwrap();
+    let bob = browser.client.new_window(false).await.unwrap();
+    browser.client.switch_to_window(bob.handle).await.unwrap();
+    browser.open(&format!("{page}/?user=2&start=agent_{ada}")).await;
+    browser.say("/start").await;
+    browser.expect(0, "You are talking to Ada").await;
+    browser.ask("Hello, who is this?", "Ada").await;
+    browser.shoot("bob").await;
+
+    browser.client.switch_to_window(alice).await.unwrap();
+    browser.ask("And you?", "Bert").await;
+    browser.client.clone().close().await.unwrap();
+}
+
+/// Waits until the agent runs; gives its number.
+async fn running(stack: &Stack, name: &'static str) -> i64 {
+    let deadline = Instant::now() + DEADLINE * 2;
+    loop {
+        let id: Option<i64> = sqlx::query_scalar("select id from agents where name = $1 and status = 'running'")
+            .bind(name)
+            .fetch_optional(&stack.db)
+            .await
+            .unwrap();
+        if let Some(id) = id {
+            return id;
+        }
+        assert!(Instant::now() < deadline, "{name} doesn't come to life");
+        sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,197 @@
+//! Everything that a test of the whole program needs: a database of its own, simulators, and one or more `baal serve`,
+//! all on free ports, all gone when the test ends.
+
+mod cluster;
+mod ports;
+mod program;
+mod simulator;
+mod user;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use baal::demo::supervised::tail;
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use tempfile::TempDir;
+
+pub use cluster::database;
+pub use ports::free_port;
+pub use program::Baal;
+pub use simulator::Simulator;
+pub use user::User;
+
+/// How long anything may take to happen. Far more than it takes, because test machines are busy.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How often a condition is looked at again.
+pub const POLL: Duration = Duration::from_millis(25);
+
+/// How a [`Stack`] differs from the usual one.
+#[derive(Default)]
+pub struct Builder {
+    replicas: usize,
+    env: Vec<(String, String)>,
+}
+
+impl Builder {
+    /// How many `baal serve` share the database; one unless said otherwise.
+    pub fn replicas(mut self, count: usize) -> Self {
+        self.replicas = count;
+        self
+    }
+
+    /// Sets a variable of the program's environment, instead of the harness' own value if there is one.
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.env.push((name.into(), value.to_string()));
+        self
+    }
+
+    pub async fn start(self) -> Stack {
+        // silent-ok: the provider is installed already, by another test of this process
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let database_url = database().await;
+        let simulator = Simulator::start(dir.path()).await;
+        let replicas = self.replicas.max(1);
+        let ports: Vec<u16> = (0..replicas).map(|_| free_port()).collect();
+        let baals = (0..replicas).map(|index| {
+            let mut env = vec![
+                ("TELEGRAM_BOT_TOKEN".into(), simulator.bot_token().to_owned()),
+                ("TELEGRAM_API_URL".into(), simulator.telegram.clone()),
+                ("TELEGRAM_WEBHOOK_SECRET".into(), "test-webhook-secret".into()),
+                // Telegram knows one address; the first replica takes all updates in.
+                ("PUBLIC_URL".into(), format!("http://127.0.0.1:{}", ports[0])),
+                ("LISTEN_ADDR".into(), format!("127.0.0.1:{}", ports[index])),
+                ("DATABASE_URL".into(), database_url.clone()),
+                // Several replicas and several tests share the server's connections.
+                ("DATABASE_CONNECTIONS".into(), "10".into()),
+                ("BOT_ENCRYPTION_KEY".into(), "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=".into()),
+                ("LIBERTAI_API_KEY".into(), "test-key".into()),
+                ("LIBERTAI_API_BASE_URL".into(), format!("{}/v1", simulator.libertai)),
+                ("CLOUD".into(), "local".into()),
+                ("LOCAL_DIR".into(), dir.path().join("agents").display().to_string()),
+                ("RUST_LOG".into(), "info,baal=debug".into()),
+            ];
+            for (name, value) in &self.env {
+                env.retain(|(known, _)| known != name);
+                env.push((name.clone(), value.clone()));
+            }
+            Baal::new(ports[index], env, dir.path().join(format!("baal-{index}.log")))
+        });
+        let baals: Vec<Baal> = baals.collect();
+        let db = PgPoolOptions::new().max_connections(2).connect_lazy(&database_url).unwrap();
+        // Held from here on, so that a failing start shows the logs as well.
+        let stack = Stack { baals, simulator, db, dir };
+        for baal in &stack.baals {
+            baal.start().await;
+        }
+        stack
+    }
+}
+
+/// A running system.
+pub struct Stack {
+    // Dropped in this order.
+    baals: Vec<Baal>,
+    pub simulator: Simulator,
+    /// The program's database.
+    pub db: PgPool,
+    dir: TempDir,
+}
+
+impl Stack {
+    /// One `baal serve`, ready.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The `index`th program, from 0.
+    pub fn baal(&self, index: usize) -> &Baal {
+        &self.baals[index]
+    }
+
+    /// A Telegram user, who has a private chat with the bot.
+    pub fn user(&self, id: i64) -> User<'_> {
+        User::new(&self.simulator, id)
+    }
+
+    /// The one value that a query gives.
+    #[track_caller]
+    pub fn sql<T>(&self, query: &'static str) -> impl Future<Output = T>
+    where
+        T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        let caller = std::panic::Location::caller();
+        async move {
+            let value = sqlx::query_scalar(query).fetch_one(&self.db).await;
+            value.unwrap_or_else(|error| panic!("{caller}: {query}: {error}"))
+        }
+    }
+
+    /// Waits until a query gives this value.
+    #[track_caller]
+    pub fn wait_for_sql<T>(&self, query: &'static str, wanted: T) -> impl Future<Output = ()>
+    where
+        T: Send + Unpin + PartialEq + std::fmt::Debug,
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        let caller = std::panic::Location::caller();
+        async move {
+            let deadline = tokio::time::Instant::now() + DEADLINE;
+            loop {
+                let value: T = self.sql(query).await;
+                if value == wanted {
+                    return;
+                }
+                if tokio::time::Instant::now() > deadline {
+                    panic!("{caller}: {query} gives {value:?} and never became {wanted:?}");
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        }
+    }
+
+    /// Where this test keeps its files: logs, agents.
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    fn logs(&self) -> Vec<PathBuf> {
+        let mut logs: Vec<PathBuf> = std::fs::read_dir(self.dir.path())
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .collect();
+        logs.sort();
+        logs
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        for baal in &self.baals {
+            baal.kill9();
+        }
+        if std::thread::panicking() {
+            for log in self.logs() {
+                eprintln!("── the end of {}\n{}", log.display(), tail(&log, 60));
+            }
+        }
+        // Agents outlive the program by design. The test's own runtime can't be waited on here.
+        let agents = self.dir.path().join("agents");
+        let stopping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            if let Err(error) = runtime.block_on(baal::cloud::local::stop_all(&agents)) {
+                eprintln!("the agents can't be stopped: {error}");
+            }
+        });
+        let _ = stopping.join(); // silent-ok: it panics only if no runtime can be made
+    }
+}

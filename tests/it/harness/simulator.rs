@@ -1,0 +1,82 @@
+//! The simulators of Telegram and LibertAI.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::time::Duration;
+
+use baal::demo::supervised::{Spec, Supervised, tail};
+use reqwest::Method;
+use serde_json::Value;
+
+use super::program::built;
+
+const BOT_TOKEN: &str = "1000000001:test-token-test-token-test-token-1";
+
+/// The far sides, with their control interface.
+pub struct Simulator {
+    /// Base URL of the Bot API, of `/sim/…` and of the chat page.
+    pub telegram: String,
+    /// Base URL of LibertAI, without `/v1`.
+    pub libertai: String,
+    http: reqwest::Client,
+    _process: Supervised,
+}
+
+impl Simulator {
+    /// Starts a process with its log in `dir`.
+    pub(super) async fn start(dir: &Path) -> Self {
+        let program = built("baal-simulators");
+        let log = dir.join("simulators.log");
+        let mut process = Supervised::spawn(&Spec {
+            name: "the simulators",
+            program: program.as_os_str(),
+            args: &["--telegram-listen", "127.0.0.1:0", "--libertai-listen", "127.0.0.1:0"].map(OsStr::new),
+            env: &[("SIM_BOT_TOKEN", OsStr::new(BOT_TOKEN))],
+            log: &log,
+            speaks: true,
+            signal: "TERM",
+            grace: Duration::from_secs(2),
+        })
+        .unwrap();
+        let line = process.first_line().await.unwrap();
+        let Some(line) = line else { panic!("the simulators didn't start:\n{}", tail(&log, 30)) };
+        let ready: Value = serde_json::from_str(&line).unwrap();
+        let url = |name: &str| ready[name].as_str().unwrap_or_else(|| panic!("no {name} in {line}")).to_owned();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { telegram: url("telegram"), libertai: url("libertai"), http, _process: process }
+    }
+
+    pub fn bot_token(&self) -> &'static str {
+        BOT_TOKEN
+    }
+
+    /// `GET` of Telegram's control interface, such as `/sim/calls`.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> impl Future<Output = Value> + use<> {
+        self.ask(Method::GET, path, None)
+    }
+
+    /// `POST` to Telegram's control interface, such as `/sim/faults`.
+    #[track_caller]
+    pub fn post(&self, path: &str, body: Value) -> impl Future<Output = Value> + use<> {
+        self.ask(Method::POST, path, Some(body))
+    }
+
+    /// Any call of Telegram's control interface, which must succeed.
+    #[track_caller]
+    pub fn ask(&self, method: Method, path: &str, body: Option<Value>) -> impl Future<Output = Value> + use<> {
+        let caller = std::panic::Location::caller();
+        let what = format!("{method} {path}");
+        let mut request = self.http.request(method, format!("{}{path}", self.telegram));
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        async move {
+            let answer = request.send().await.unwrap_or_else(|error| panic!("{caller}: {what}: {error}"));
+            let status = answer.status();
+            let text = answer.text().await.unwrap();
+            assert!(status.is_success(), "{caller}: {what}: {status} {text}");
+            if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+        }
+    }
+}
