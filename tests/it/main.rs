@@ -3,4 +3,6 @@
 
 mod browser;
 mod conversation;
+mod faults;
 mod harness;
+mod updates;

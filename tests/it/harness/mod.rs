@@ -19,7 +19,7 @@ pub use cluster::database;
 pub use ports::free_port;
 pub use program::Baal;
 pub use simulator::Simulator;
-pub use user::User;
+pub use user::{Message, User};
 
 /// How long anything may take to happen. Far more than it takes, because test machines are busy.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -71,6 +71,7 @@ impl Builder {
                 ("LIBERTAI_API_BASE_URL".into(), format!("{}/v1", simulator.libertai)),
                 ("CLOUD".into(), "local".into()),
                 ("LOCAL_DIR".into(), dir.path().join("agents").display().to_string()),
+                ("FREE_TIER_DAILY_MESSAGES".into(), "1000".into()),
                 ("RUST_LOG".into(), "info,baal=debug".into()),
             ];
             for (name, value) in &self.env {
@@ -140,9 +141,19 @@ impl Stack {
         T: Send + Unpin + PartialEq + std::fmt::Debug,
         T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
     {
+        self.wait_for_sql_within(DEADLINE, query, wanted)
+    }
+
+    /// Waits for longer until a query gives this value.
+    #[track_caller]
+    pub fn wait_for_sql_within<T>(&self, limit: Duration, query: &'static str, wanted: T) -> impl Future<Output = ()>
+    where
+        T: Send + Unpin + PartialEq + std::fmt::Debug,
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
         let caller = std::panic::Location::caller();
         async move {
-            let deadline = tokio::time::Instant::now() + DEADLINE;
+            let deadline = tokio::time::Instant::now() + limit;
             loop {
                 let value: T = self.sql(query).await;
                 if value == wanted {

@@ -62,12 +62,29 @@ impl Simulator {
         self.ask(Method::POST, path, Some(body))
     }
 
+    /// `GET` of the model's control interface, such as `/sim/requests`.
+    #[track_caller]
+    pub fn ask_model(&self, path: &str) -> impl Future<Output = Value> + use<> {
+        self.call(Method::GET, format!("{}{path}", self.libertai), None)
+    }
+
+    /// `POST` to the model's control interface, such as `/sim/pace`.
+    #[track_caller]
+    pub fn tell_model(&self, path: &str, body: Value) -> impl Future<Output = Value> + use<> {
+        self.call(Method::POST, format!("{}{path}", self.libertai), Some(body))
+    }
+
     /// Any call of Telegram's control interface, which must succeed.
     #[track_caller]
     pub fn ask(&self, method: Method, path: &str, body: Option<Value>) -> impl Future<Output = Value> + use<> {
+        self.call(method, format!("{}{path}", self.telegram), body)
+    }
+
+    #[track_caller]
+    fn call(&self, method: Method, url: String, body: Option<Value>) -> impl Future<Output = Value> + use<> {
         let caller = std::panic::Location::caller();
-        let what = format!("{method} {path}");
-        let mut request = self.http.request(method, format!("{}{path}", self.telegram));
+        let what = format!("{method} {url}");
+        let mut request = self.http.request(method, url);
         if let Some(body) = body {
             request = request.json(&body);
         }
