@@ -109,8 +109,11 @@ impl Replica {
                 Ok(Err(error)) => warn!(%error, "the replica could not beat"),
                 Err(_) => warn!("the replica could not beat in time"),
             }
-            if let Err(error) = take_back(app).await {
-                warn!(%error, "claims of dead replicas could not be taken back; trying again");
+            // A frozen process may hold locks on what is to be taken back; that must not keep this one from beating.
+            match tokio::time::timeout(self.0.expiry / 3, take_back(app)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(%error, "claims of dead replicas could not be taken back; trying again"),
+                Err(_) => warn!("claims of dead replicas could not be taken back in time; trying again"),
             }
             tokio::select! {
                 () = stop.cancelled() => return,

@@ -131,3 +131,34 @@ impl FromRow<'_, PgRow> for Agent {
         })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An agent of this name with number 5.
+    pub(crate) fn agent(name: &str) -> Agent {
+        Agent {
+            id: 5,
+            owner_id: 7,
+            bot_id: 42,
+            chat_id: 7,
+            name: name.to_owned(),
+            system_prompt: "hush-hush".into(),
+            model: "m".into(),
+            visibility: Visibility::Public,
+            status: Status::Running,
+            url: None,
+            protocol: 2,
+            wanted_version: 1,
+            deployed_version: 1,
+            sealed_secret: b"gAAAA".to_vec(),
+        }
+    }
+
+    #[test]
+    fn debug_shows_neither_secret_nor_prompt() {
+        let shown = format!("{:?}", agent("Ada"));
+        assert!(!shown.contains("hush-hush") && !shown.contains("secret") && shown.contains("Running"), "{shown}");
+    }
+}

@@ -255,6 +255,23 @@ mod tests {
     }
 
     #[test]
+    fn outsiders_cannot_tell_unlisted_and_deleted_agents_from_unknown_ones() {
+        let opens = |visibility, status, user| {
+            let mut agent = crate::agents::model::tests::agent("Ada");
+            (agent.visibility, agent.status) = (visibility, status);
+            may_open(&agent, user)
+        };
+        let (owner, outsider) = (7, 8);
+        assert!(opens(Visibility::Public, Status::Running, outsider));
+        assert!(opens(Visibility::Public, Status::Provisioning, outsider));
+        assert!(!opens(Visibility::Public, Status::Deleting, outsider));
+        assert!(!opens(Visibility::Unlisted, Status::Running, outsider));
+        assert!(opens(Visibility::Unlisted, Status::Failed, owner));
+        assert!(opens(Visibility::Public, Status::Deleting, owner));
+        assert!(!opens(Visibility::Public, Status::Deleted, owner));
+    }
+
+    #[test]
     fn only_offered_models_can_be_chosen() {
         let models: Models = r#"[{"id":"m","name":"M"}]"#.parse().expect("models");
         assert_eq!(validate_model(&models, "m").expect("valid"), "m");

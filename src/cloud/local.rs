@@ -32,7 +32,8 @@ use crate::vault::Undecryptable;
 
 const TERMINATE: Duration = Duration::from_secs(5);
 const KILL: Duration = Duration::from_secs(5);
-const START: Duration = Duration::from_secs(15);
+/// How long a start waits for the agent to listen; then somebody else may look whether it is well.
+const START: Duration = Duration::from_secs(3);
 /// Longer than anybody keeps a directory: a start, or a stop with both of its waits.
 const HOLD: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
@@ -150,9 +151,16 @@ impl Site {
     /// Whether an agent runs here.
     pub async fn alive(&self) -> Result<bool, LocalError> {
         match self.hold().await? {
-            Some(_hold) => process::lock_is_held(&self.dir).map_err(io_error("cannot examine the lock in", &self.dir)),
+            Some(_hold) => self.alive_held(),
             None => Ok(false),
         }
+    }
+
+    fn alive_held(&self) -> Result<bool, LocalError> {
+        // One that was just started may not have its lock yet, if whoever started it was killed or lost patience.
+        let alive = process::lock_is_held(&self.dir)
+            .and_then(|held| Ok(held || !process::find(&self.dir, &self.config_file())?.is_empty()));
+        alive.map_err(io_error("cannot look for the agent of", &self.dir))
     }
 
     /// Writes the agent's configuration, after stopping the agent if one runs here.
@@ -187,8 +195,7 @@ impl Site {
     pub async fn start(&self, program: &Path, config: &AgentConfig) -> Result<(), LocalError> {
         let gone = || LocalError::Gone(self.dir.clone());
         let _hold = self.hold().await?.ok_or_else(gone)?;
-        let examine = || io_error("cannot examine the lock in", &self.dir);
-        if process::lock_is_held(&self.dir).map_err(examine())? {
+        if self.alive_held()? {
             return Ok(());
         }
         if !port_is_free(config.port) {
@@ -205,7 +212,6 @@ impl Site {
             if process::told(&self.dir).is_some_and(|lock| Some(lock.pid) == child.id()) {
                 break;
             }
-            // Its lock is not touched while it may be about to take it.
             sleep(POLL).await;
         }
         info!(agent.dir = %self.dir.display(), agent.pid = child.id(), agent.port = config.port, "agent started");
@@ -242,21 +248,17 @@ impl Site {
     }
 
     async fn stop_held(&self) -> Result<(), LocalError> {
+        let trouble = || io_error("cannot stop the agent of", &self.dir);
         for (signal, patience) in [(Signal::TERM, TERMINATE), (Signal::KILL, KILL)] {
             let deadline = Instant::now() + patience;
-            let mut signalled = false;
             loop {
-                let search = io_error("cannot look for the agent of", &self.dir);
-                let processes = process::find(&self.dir, &self.config_file()).map_err(search)?;
-                let held = process::lock_is_held(&self.dir).map_err(io_error("cannot examine", &self.dir))?;
-                if processes.is_empty() && !held {
+                let processes = process::find(&self.dir, &self.config_file()).map_err(trouble())?;
+                if processes.is_empty() && !process::lock_is_held(&self.dir).map_err(trouble())? {
                     return Ok(());
                 }
-                if !signalled {
-                    for process in &processes {
-                        process.signal(signal).map_err(io_error("cannot signal the agent of", &self.dir))?;
-                    }
-                    signalled = !processes.is_empty();
+                // Again and again, for there may be others behind the first: one that waits for the lock.
+                for process in &processes {
+                    process.signal(signal).map_err(trouble())?;
                 }
                 if Instant::now() >= deadline {
                     break;
@@ -337,6 +339,7 @@ pub async fn stop_all(local_dir: &Path) -> Result<(), LocalError> {
             sites.push(Site::below(&root, vm));
         }
     }
-    let stopped: Vec<_> = stream::iter(&sites).map(|site| site.stop()).buffer_unordered(16).collect().await;
+    let stops = sites.into_iter().map(|site| async move { site.stop().await });
+    let stopped: Vec<_> = stream::iter(stops).buffer_unordered(16).collect().await;
     stopped.into_iter().rev().find(Result::is_err).unwrap_or(Ok(()))
 }

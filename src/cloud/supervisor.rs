@@ -16,7 +16,6 @@ use super::local::{self, LocalError, Site};
 use super::store::{self, LocalVm};
 use crate::agents::Agent;
 use crate::app::App;
-use crate::config::CloudKind;
 use crate::replica::Replica;
 
 const EVERY: Duration = Duration::from_secs(2);
@@ -42,9 +41,6 @@ impl Trouble {
 
 /// Looks after the agents until `stop`, or until the replica is given up.
 pub async fn supervise(app: &App, replica: &Replica, stop: &CancellationToken) {
-    match app.config.cloud {
-        CloudKind::Local => {}
-    }
     let mut troubles = HashMap::new();
     let mut swept: Option<Instant> = None;
     loop {
@@ -69,8 +65,8 @@ async fn round(app: &App, troubles: &mut HashMap<Uuid, Trouble>) -> sqlx::Result
     let agents = store::to_supervise(&mut *app.db.acquire().await?, None).await?;
     troubles.retain(|id, _| agents.iter().any(|(vm, _)| vm.id == *id));
     let looks = agents.into_iter().map(|(vm, agent)| {
-        let trouble = troubles.get(&vm.id).copied();
-        async move { (vm.id, look_after(app, vm, &agent, trouble).await) }
+        let (app, trouble) = (app.clone(), troubles.get(&vm.id).copied());
+        async move { (vm.id, look_after(&app, vm, &agent, trouble).await) }
     });
     let looks: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
     for (id, trouble) in looks {
@@ -107,7 +103,8 @@ async fn look_after(app: &App, vm: LocalVm, agent: &Agent, trouble: Option<Troub
     }
     let starts = trouble.map_or(0, |trouble| trouble.starts) + 1;
     match restart(app, &site, vm, agent).await {
-        Ok(()) => {
+        Ok(false) => return None,
+        Ok(true) => {
             info!(agent.id, agent.starts = starts, "an agent that had ended runs again");
             keep_address(app, &site, vm, agent).await;
         }
@@ -118,10 +115,11 @@ async fn look_after(app: &App, vm: LocalVm, agent: &Agent, trouble: Option<Troub
     Some(Trouble { starts, last: Instant::now() })
 }
 
-async fn restart(app: &App, site: &Site, vm: LocalVm, agent: &Agent) -> anyhow::Result<()> {
+/// Starts the agent; false if it is not to run any more.
+async fn restart(app: &App, site: &Site, vm: LocalVm, agent: &Agent) -> anyhow::Result<bool> {
     // It may have been deleted since the list was made; a start after this look is undone by the job's own stop.
     if store::to_supervise(&mut *app.db.acquire().await?, Some(vm.id)).await?.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let program = local::program(&app.config)?;
     let config = local::agent_config(&app.config, agent, site, vm.port)?;
@@ -134,7 +132,7 @@ async fn restart(app: &App, site: &Site, vm: LocalVm, agent: &Agent) -> anyhow::
         }
         started => started?,
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The agent itself knows best where it listens: two replicas may have chosen a new port at once.

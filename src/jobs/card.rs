@@ -165,3 +165,65 @@ fn no_preview() -> LinkPreviewOptions {
         show_above_text: false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agents::model::tests::agent;
+
+    #[test]
+    fn steps_are_shown_as_done_current_and_to_come() {
+        let working = |trouble: Option<&str>| {
+            card(&agent("Ada"), &Scene::Working { step: Step::Start, trouble: trouble.map(str::to_owned) }).text
+        };
+        assert_eq!(
+            working(None),
+            "🤖 Ada is being set up…\n\n✅ Find a place for it\n✅ Install it\n⏳ Start it\n▫️ Wait until it answers\n▫️ Open it for you"
+        );
+        assert!(
+            working(Some("the disk is full"))
+                .ends_with("That did not work yet: the disk is full. Trying again shortly.")
+        );
+        assert!(working(Some("x")).contains("⚠️ Start it"));
+    }
+
+    #[test]
+    fn a_hostile_name_is_plain_text_in_bold() {
+        let name = "<b>*_[x](tg://user?id=1) 👩\u{200d}🚀";
+        for scene in [Scene::Undoing, Scene::Deleted, Scene::Ready { bot_username: None }] {
+            let card = card(&agent(name), &scene);
+            let entity = &card.entities[0];
+            let units: Vec<u16> = card.text.encode_utf16().skip(entity.offset).take(entity.length).collect();
+            assert_eq!(String::from_utf16(&units).expect("whole characters"), name);
+            let payload: serde_json::Value = serde_json::from_str(&card.edit(1, 2, 3).payload).expect("JSON");
+            assert_eq!((payload.get("parse_mode"), &payload["message_id"]), (None, &0.into()));
+        }
+    }
+
+    #[test]
+    fn the_link_is_there_only_if_it_would_work() {
+        let ready = |visibility, bot: Option<&str>| {
+            let mut agent = agent("Ada");
+            agent.visibility = visibility;
+            card(&agent, &Scene::Ready { bot_username: bot.map(str::to_owned) }).text
+        };
+        assert!(ready(Visibility::Public, Some("baal_bot")).contains("https://t.me/baal_bot?start=agent_5"));
+        assert!(!ready(Visibility::Public, None).contains("t.me"));
+        assert!(!ready(Visibility::Unlisted, Some("baal_bot")).contains("t.me"));
+    }
+
+    #[test]
+    fn a_failure_says_what_happened_and_what_can_be_done() {
+        let card = card(&agent("Ada"), &Scene::Failed { reason: "the disk is full".into() });
+        assert!(card.text.starts_with("❌ Ada could not be set up: the disk is full."));
+        let buttons = serde_json::to_string(&card.buttons).expect("JSON");
+        assert!(buttons.contains("retry:5") && buttons.contains("delete:5"), "{buttons}");
+    }
+
+    #[test]
+    fn even_the_longest_card_fits_a_message() {
+        let agent = agent(&"👩".repeat(64));
+        let scene = Scene::Working { step: Step::Finish, trouble: Some("x".repeat(200)) };
+        assert!(card(&agent, &scene).text.encode_utf16().count() < 4096);
+    }
+}
