@@ -46,14 +46,14 @@ const ENVIRONMENT: [&str; 4] = ["PATH", "LANG", "LOG_FORMAT", "RUST_LOG"];
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
     /// The file system or the process table.
-    #[error("{what} {path}: {source}")]
+    #[error("{what} {}: {cause}", path.display())]
     Io {
         /// What was tried.
         what: &'static str,
         /// On what.
         path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
+        /// Why it failed; part of the text, so not told again as its source.
+        cause: io::Error,
     },
     /// No program to start.
     #[error("the agent's program is not at {0}; build it (`cargo build -p baal-agent`) or set BAAL_AGENT_BINARY")]
@@ -81,7 +81,7 @@ pub enum LocalError {
 }
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LocalError {
-    move |source| LocalError::Io { what, path: path.to_owned(), source }
+    move |cause| LocalError::Io { what, path: path.to_owned(), cause }
 }
 
 /// The directory of one agent.
