@@ -199,14 +199,14 @@ async fn two_people_chat_with_two_agents_across_a_restart() {
     browser.shoot("list").await;
 
     browser.ask(&format!("/start agent_{ada}"), "You are talking to Ada").await;
-    browser.ask("Who are you?", "Ada").await;
+    browser.ask("Who are you?", "You are a pirate who loves mathematics.").await;
     browser.shoot("ada").await;
     browser.ask(&format!("/start agent_{bert}"), "You are talking to Bert").await;
     browser.ask("Who are you?", "Bert").await;
 
     stack.baal(0).restart().await;
 
-    browser.ask("Are you still there?", "Bert").await;
+    browser.ask("Are you still there?", "message 2 of our conversation").await;
     browser.shoot("after-restart").await;
 
     // Bob follows Alice's deep link in a window of his own.
@@ -216,11 +216,13 @@ async fn two_people_chat_with_two_agents_across_a_restart() {
     browser.open(&format!("{page}/?user=2&start=agent_{ada}")).await;
     browser.say("/start").await;
     browser.expect(0, "You are talking to Ada").await;
-    browser.ask("Hello, who is this?", "Ada").await;
+    browser.ask("Hello, who is this?", "I am Ada").await;
+    // Bob's conversation with Ada is his own.
+    browser.ask("And again?", "message 2 of our conversation").await;
     browser.shoot("bob").await;
 
     browser.client.switch_to_window(alice).await.unwrap();
-    browser.ask("And you?", "Bert").await;
+    browser.ask("And you?", "message 3 of our conversation").await;
     browser.client.clone().close().await.unwrap();
 }
 

@@ -15,14 +15,15 @@ async fn an_agent_is_created_answers_and_survives_restarts_of_the_program() {
     alice.wait_for(|m| m.text.contains("You are talking to Ada")).await;
 
     alice.says("What is one and one?").await;
-    stack.wait_for_sql("select count(*) from turns where status = 'completed'", 1i64).await;
+    alice.wait_for(|m| m.text.contains("message 1 of our conversation")).await;
     stack.baal(0).restart().await;
     alice.says("And two and two?").await;
-    stack.wait_for_sql("select count(*) from turns where status = 'completed'", 2i64).await;
+    alice.wait_for(|m| m.text.contains("message 2 of our conversation")).await;
     stack.baal(0).kill9();
     // Telegram keeps what it can't deliver.
     alice.says("And three and three?").await;
     stack.baal(0).start().await;
+    alice.wait_for(|m| m.text.contains("message 3 of our conversation")).await;
     stack.wait_for_sql("select count(*) from turns where status = 'completed'", 3i64).await;
     assert_eq!(stack.simulator.get("/sim/violations").await, json!([]));
 }
