@@ -71,6 +71,8 @@ impl Stack {
             }
         };
         let simulated = self.start_simulators(options, secrets, places).await?;
+        // Those that outlived a killed demo still know the address of its simulators; `baal serve` starts them anew.
+        crate::cloud::local::stop_all(&places.agents()).await.context("can't stop the agents of an earlier run")?;
         let program = format!("http://{}", reachable(options.listen_addr));
         self.start_serve(options, secrets, places, &database_url, &simulated, &program)?;
         self.wait_until_ready(&program).await?;
