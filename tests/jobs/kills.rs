@@ -1,0 +1,146 @@
+//! `baal worker` killed at every step: before its end is saved, and right after.
+//!
+//! The test holds the agent's row, which every save locks first, and so lets the worker go on one save at a time.
+
+use std::time::{Duration, Instant};
+
+use baal::agents::{Agent, Status};
+use rustix::process::Signal;
+use sqlx::{Connection as _, PgConnection};
+
+use crate::world::{Process, World};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    BeforeSave,
+    AfterSave,
+}
+
+/// Saves of a provision, and of a deprovision.
+const PROVISION: usize = 5;
+const DEPROVISION: usize = 3;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_killed_before_any_save_leaves_a_job_that_ends_well() {
+    kill_at_every_save(Moment::BeforeSave).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_killed_after_any_save_leaves_a_job_that_ends_well() {
+    kill_at_every_save(Moment::AfterSave).await;
+}
+
+async fn kill_at_every_save(moment: Moment) {
+    let world = World::new().await;
+    for save in 0..PROVISION {
+        let agent = world.create().await.expect("created");
+        kill_at(&world, &agent, save, moment).await;
+        let process = world.process();
+        let agent = world.wait_for(agent.id, Status::Running).await;
+        assert!(world.answers(&agent).await, "{save} {moment:?}");
+        assert_eq!((world.processes().len(), world.directories()), (1, 1), "{save} {moment:?}");
+        assert_eq!(world.count("select count(*) from vms where ended_at is null").await, 1);
+        drop(process);
+
+        world.delete(&agent).await.expect("deleted");
+        if save < DEPROVISION {
+            kill_at(&world, &agent, save, moment).await;
+        }
+        let process = world.process();
+        world.wait_for(agent.id, Status::Deleted).await;
+        assert_eq!((world.processes().len(), world.directories()), (0, 0), "{save} {moment:?}");
+        assert_eq!(world.count("select count(*) from vms where ended_at is null").await, 0);
+        drop(process);
+    }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_frozen_past_its_lease_does_nothing_when_it_wakes() {
+    let world = World::new().await;
+    let agent = world.create().await.expect("created");
+    let mut stepping = Stepping::start(&world, &agent).await;
+    stepping.let_one_pass(&world).await;
+    stepping.let_one_pass(&world).await;
+    wait_for_waiters(&world, 1).await;
+    stepping.process.signal(Signal::STOP);
+    let Stepping { process: frozen, holder, next, .. } = stepping;
+    holder.close().await.expect("closed");
+    next.close().await.expect("closed");
+
+    let other = world.process();
+    let agent = world.wait_for(agent.id, Status::Running).await;
+    world.delete(&agent).await.expect("deleted");
+    world.wait_for(agent.id, Status::Deleted).await;
+    let attempts = world.count("select sum(attempt) from jobs").await;
+    frozen.signal(Signal::CONT);
+    // Longer than anything that it could have been about to do.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((world.processes().len(), world.directories()), (0, 0));
+    assert_eq!(world.agent(agent.id).await.status, Status::Deleted);
+    assert_eq!(world.count("select sum(attempt) from jobs").await, attempts);
+    drop((frozen, other));
+    world.end().await;
+}
+
+/// Starts a worker and kills it at the job's `save`th save.
+async fn kill_at(world: &World, agent: &Agent, save: usize, moment: Moment) {
+    let mut stepping = Stepping::start(world, agent).await;
+    for _ in 0..save {
+        stepping.let_one_pass(world).await;
+    }
+    wait_for_waiters(world, 1).await;
+    if moment == Moment::AfterSave {
+        stepping.let_one_pass(world).await;
+    }
+    let Stepping { process, holder, next, .. } = stepping;
+    drop(process);
+    holder.close().await.expect("closed");
+    next.close().await.expect("closed");
+}
+
+/// A worker that waits before each of its saves.
+struct Stepping {
+    process: Process,
+    agent_id: i64,
+    holder: PgConnection,
+    next: PgConnection,
+}
+
+impl Stepping {
+    async fn start(world: &World, agent: &Agent) -> Self {
+        let (mut holder, next) = (world.conn().await, world.conn().await);
+        hold(&mut holder, agent.id).await;
+        Self { process: world.process(), agent_id: agent.id, holder, next }
+    }
+
+    async fn let_one_pass(&mut self, world: &World) {
+        wait_for_waiters(world, 1).await;
+        // Locks are given in the order in which they were asked for: first to the worker, then to us again.
+        let release = async {
+            wait_for_waiters(world, 2).await;
+            sqlx::query("rollback").execute(&mut self.holder).await.expect("released");
+        };
+        tokio::join!(hold(&mut self.next, self.agent_id), release);
+        std::mem::swap(&mut self.holder, &mut self.next);
+    }
+}
+
+async fn hold(conn: &mut PgConnection, agent_id: i64) {
+    sqlx::query("begin").execute(&mut *conn).await.expect("begun");
+    sqlx::query("select from agents where id = $1 for no key update").bind(agent_id).execute(conn).await.expect("held");
+}
+
+/// Waits until so many sessions (workers and we) wait for an agent's row.
+async fn wait_for_waiters(world: &World, count: i64) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let waiters =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+                      and query like '%from agents where id = $1 for no key update%'";
+    while world.count(waiters).await < count {
+        let jobs = "select string_agg(format('%s %s %s', step, claimed_by, outcome), ', ') from jobs";
+        let jobs: Option<String> = sqlx::query_scalar(jobs).fetch_one(&world.app.db).await.expect("reads");
+        assert!(Instant::now() < deadline, "nobody waits for the agent's row: {jobs:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,5 @@
+//! Agents from their creation to their end: the service, the jobs, and real agent processes on this host.
+
+mod kills;
+mod life;
+mod world;
