@@ -171,7 +171,8 @@ async fn a_group_is_told_once_that_the_bot_talks_in_private() {
     for text in ["/start", "hello", "/help"] {
         stack.simulator.post(&format!("/sim/groups/{chat}/messages"), json!({"from": 1, "text": text})).await;
     }
-    stack.wait_for_sql("select count(*) from updates where done and chat_id < 0 and error is null", 4i64).await;
+    stack.wait_for_sql("select count(*) >= 4 from updates where done and chat_id < 0 and error is null", true).await;
+    stack.wait_for_sql("select count(*) from updates where not done", 0i64).await;
     stack.wait_for_sql("select count(*) from outbox where done and error is null", 1i64).await;
     let messages = stack.simulator.get(&format!("/sim/chats/{chat}/messages")).await;
     let said = messages.as_array().unwrap().iter().filter(|m| m["from"]["is_bot"] == true).count();

@@ -181,7 +181,7 @@ impl World {
         let (app, token) = (self.app.clone(), stop.clone());
         let task = tokio::spawn(async move {
             tokio::join!(
-                replica.run(&app, &token),
+                Replica::keep(&app, &replica, &token),
                 jobs::worker::run(&app, &replica, &token),
                 cloud::supervisor::supervise(&app, &replica, &token),
             );
