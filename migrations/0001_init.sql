@@ -176,6 +176,8 @@ create index turns_open on turns (bot_id, chat_id, agent_id, position) where not
 -- A turn runs for seconds or minutes: those that run are kept out of the claim's way.
 create index turns_ready on turns (position) where not done and claimed_by is null;
 create index turns_agent on turns (agent_id, position);
+-- Requests that are kept for another try.
+create index turns_kept on turns (ended_at) where done and request <> '';
 alter table turns alter column done set statistics 0;
 
 -- Messages on the operator's key, by user and UTC day.

@@ -9,6 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::config::Config;
 use crate::telegram::api::Api;
+use crate::telegram::holds::Holds;
 use crate::telegram::sender::Receipts;
 use crate::wake::Wake;
 
@@ -28,6 +29,8 @@ pub struct Shared {
     pub telegram: Api,
     /// Those who wait for the ids of sent messages.
     pub receipts: Receipts,
+    /// What Telegram wants to be left alone.
+    pub holds: Holds,
     /// HTTP to agents: no overall time-out, because answers stream for minutes.
     pub agents_http: reqwest::Client,
     /// Telegram's id of this process' bot.
@@ -59,6 +62,7 @@ impl App {
             wake: Wake::default(),
             telegram,
             receipts: Receipts::default(),
+            holds: Holds::default(),
             agents_http,
             bot_id,
         })))
@@ -67,9 +71,12 @@ impl App {
 
 fn connect_lazily(config: &Config) -> anyhow::Result<PgPool> {
     let options: PgConnectOptions = config.database_url.expose_secret().parse()?;
-    // A process that was frozen in the middle of a transaction must not keep its locks from those that take its work over.
-    let idle = format!("{}ms", config.lease.as_millis() / 2);
-    let options = options.application_name("baal").options([("idle_in_transaction_session_timeout", idle)]);
+    // A process that was frozen in the middle of a transaction must not keep its locks from those that take its work over,
+    // and nobody may wait for a lock for longer than a lease.
+    let half = format!("{}ms", config.lease.as_millis() / 2);
+    let options = options
+        .application_name("baal")
+        .options([("idle_in_transaction_session_timeout", half.as_str()), ("lock_timeout", half.as_str())]);
     Ok(PgPoolOptions::new()
         .max_connections(config.database_connections)
         // Asking "are you there?" before each use costs a quarter of the throughput; a dead connection shows as an

@@ -11,6 +11,8 @@ mod janitor;
 pub mod jobs;
 pub mod replica;
 pub mod serve;
+mod slots;
+mod storable;
 pub mod telegram;
 pub mod telemetry;
 pub mod turns;

@@ -88,13 +88,17 @@ impl Replica {
         &self.0.lost
     }
 
-    /// Beats and takes back the claims of the dead, until `stop` or until the registration is found gone.
+    /// Beats, and takes back the claims of the dead, until `stop` or until the registration is found gone.
     pub async fn keep(app: &App, replica: &Self, stop: &CancellationToken) {
-        replica.beat_until(app, stop).await;
+        // Apart from each other: whatever taking back has to wait for must not keep this replica from beating.
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = replica.keep_beating(app) => {}
+            () = replica.keep_taking_back(app) => {}
+        }
     }
 
-    async fn beat_until(&self, app: &App, stop: &CancellationToken) {
-        let every = self.0.expiry / 6;
+    async fn keep_beating(&self, app: &App) {
         loop {
             match tokio::time::timeout(self.0.expiry / 3, self.beat(&app.db)).await {
                 Ok(Ok(true)) => {
@@ -109,16 +113,18 @@ impl Replica {
                 Ok(Err(error)) => warn!(%error, "the replica could not beat"),
                 Err(_) => warn!("the replica could not beat in time"),
             }
-            // A frozen process may hold locks on what is to be taken back; that must not keep this one from beating.
-            match tokio::time::timeout(self.0.expiry / 3, take_back(app)).await {
+            tokio::time::sleep(self.0.expiry / 6).await;
+        }
+    }
+
+    async fn keep_taking_back(&self, app: &App) {
+        loop {
+            match tokio::time::timeout(self.0.expiry, take_back(app)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => warn!(%error, "claims of dead replicas could not be taken back; trying again"),
                 Err(_) => warn!("claims of dead replicas could not be taken back in time; trying again"),
             }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(every) => {}
-            }
+            tokio::time::sleep(self.0.expiry / 6).await;
         }
     }
 

@@ -195,7 +195,8 @@ pub fn may_open(agent: &Agent, user_id: i64) -> bool {
     }
 }
 
-/// Deletes an agent: what it has on its machine goes too, and turns that wait for it end.
+/// Deletes an agent: what it has on its machine goes too. Who still waits for its answer is told when the turn's time
+/// comes.
 pub async fn delete(conn: &mut PgConnection, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
     let mut agent = owned_by(owner_id, store::lock(conn, id).await?)?;
     if agent.status == Status::Deleting {
@@ -208,7 +209,6 @@ pub async fn delete(conn: &mut PgConnection, owner_id: i64, id: i64) -> Result<A
     if !jobs::store::request_cancel(conn, id).await? {
         jobs::start(conn, Kind::Deprovision, &agent).await?;
     }
-    store::cancel_turns(conn, id).await?;
     agent.status = Status::Deleting;
     agent.url = None;
     Ok(agent)

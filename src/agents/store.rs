@@ -97,19 +97,6 @@ pub async fn set_deleted(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Ends the turns that wait for the agent. Those that run end by themselves when it no longer answers.
-pub async fn cancel_turns(conn: &mut PgConnection, id: i64) -> sqlx::Result<u64> {
-    let result = sqlx::query(
-        "update turns set done = true, status = 'cancelled', error = 'the agent was deleted', request = '',
-                ended_at = now()
-          where agent_id = $1 and not done and claimed_by is null",
-    )
-    .bind(id)
-    .execute(conn)
-    .await?;
-    Ok(result.rows_affected())
-}
-
 /// Makes the agent the one that its owner's chat talks to, unless that chat already talks to one that is not deleted.
 pub async fn introduce(conn: &mut PgConnection, agent: &Agent) -> sqlx::Result<()> {
     sqlx::query(

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection, Row, postgres::PgRow};
+use sqlx::{FromRow, PgConnection, PgPool, Row, postgres::PgRow};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::model::{Kind, MAX_RECLAIMS, Outcome, State, Step};
@@ -82,7 +83,7 @@ pub async fn enqueue(conn: &mut PgConnection, kind: Kind, agent_id: i64, progres
 
 /// Claims up to `limit` jobs whose time has come, if the replica is registered.
 pub async fn claim(conn: &mut PgConnection, replica_id: i64, limit: i64) -> sqlx::Result<Vec<Job>> {
-    sqlx::query_as(
+    let rows = sqlx::query(
         "with ready as materialized (
            select id from jobs
             where not done and claimed_by is null and run_at <= now()
@@ -93,7 +94,23 @@ pub async fn claim(conn: &mut PgConnection, replica_id: i64, limit: i64) -> sqlx
     .bind(replica_id)
     .bind(limit)
     .fetch_all(conn)
-    .await
+    .await?;
+    // One by one: a job that a newer version wrote and this one cannot read must not take the others with it. It goes
+    // back with the next check of what is in hand.
+    let read = rows.iter().map(Job::from_row);
+    Ok(read
+        .filter_map(|job| job.inspect_err(|error| warn!(%error, "a job cannot be read by this version")).ok())
+        .collect())
+}
+
+/// Gives back what is claimed in this replica's name but not in hand (see [`crate::slots`]).
+pub async fn release_strays(db: &PgPool, replica_id: i64, held: &[Uuid]) -> sqlx::Result<u64> {
+    let result = sqlx::query("update jobs set claimed_by = null where claimed_by = $1 and not done and id <> all($2)")
+        .bind(replica_id)
+        .bind(held)
+        .execute(db)
+        .await?;
+    Ok(result.rows_affected())
 }
 
 /// The job as it stands, locked until the transaction ends, if the claim is still good.
@@ -215,9 +232,13 @@ pub async fn request_cancel(conn: &mut PgConnection, agent_id: i64) -> sqlx::Res
 /// many replicas died waits a while first: it may be what kills them.
 pub async fn take_back(conn: &mut PgConnection) -> sqlx::Result<u64> {
     let result = sqlx::query(
-        "update jobs set claimed_by = null, reclaims = reclaims + 1,
-                run_at = case when reclaims >= $1 then now() + interval '1 min' else run_at end
-          where not done and claimed_by is not null and not exists (select from replicas r where r.id = claimed_by)",
+        // What is locked at the moment is left to the next round.
+        "with lost as materialized (
+           select j.id from jobs j where not j.done and j.claimed_by is not null
+              and not exists (select from replicas r where r.id = j.claimed_by) for update of j skip locked)
+         update jobs j set claimed_by = null, reclaims = j.reclaims + 1,
+                run_at = case when j.reclaims >= $1 then now() + interval '1 min' else j.run_at end
+           from lost where j.id = lost.id",
     )
     .bind(MAX_RECLAIMS)
     .execute(conn)

@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::anyhow;
 use futures_util::FutureExt as _;
 use sqlx::PgConnection;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,6 +22,7 @@ use crate::agents::{self, Agent, Status};
 use crate::app::App;
 use crate::cloud::store as vms;
 use crate::replica::Replica;
+use crate::slots::Slots;
 use crate::telegram::outbox;
 use crate::wake::Queue;
 
@@ -42,32 +42,26 @@ struct Worker {
 /// Claims jobs and does them until `stop`, or until the replica is given up; then those under way are handed back.
 pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
     let worker = Worker { app: app.clone(), replica: replica.clone(), stop: stop.child_token() };
-    let mut tasks = JoinSet::new();
+    let mut slots = Slots::new(AT_ONCE);
     while !stop.is_cancelled() && !replica.lost().is_cancelled() {
-        while tasks.try_join_next().is_some() {}
-        let free = AT_ONCE - tasks.len();
+        slots.check("jobs", async |held| store::release_strays(&app.db, replica.id(), &held).await).await;
+        let free = slots.free();
         if free > 0 && replica.may_send() {
-            match worker.claim(free).await {
-                Ok(jobs) => {
-                    for job in jobs {
-                        let worker = worker.clone();
-                        tasks.spawn(async move { worker.work(job).await });
-                    }
-                }
-                Err(error) => warn!(%error, "jobs could not be claimed; trying again"),
+            for job in slots.claim("jobs", worker.claim(free)).await.unwrap_or_default() {
+                let worker = worker.clone();
+                slots.spawn(job.claim.job_id, async move { worker.work(job).await });
             }
         }
         tokio::select! {
             () = stop.cancelled() => {}
             () = replica.lost().cancelled() => {}
             () = app.wake.wait(Queue::Jobs, POLL) => {}
-            Some(_) = tasks.join_next(), if tasks.len() >= AT_ONCE => {}
+            () = slots.one_ends(), if free == 0 => {}
         }
     }
     worker.stop.cancel();
-    let drained = async { while tasks.join_next().await.is_some() {} };
-    if timeout(DRAIN, drained).await.is_err() {
-        warn!(jobs = tasks.len(), "jobs were abandoned in the middle of a step; another replica takes them over");
+    if timeout(DRAIN, slots.all_end()).await.is_err() {
+        warn!("jobs were abandoned in the middle of a step; another replica takes them over");
     }
 }
 

@@ -133,7 +133,8 @@ fn read_envelope(
     retry_header: Option<f64>,
     bytes: &[u8],
 ) -> Result<Box<serde_json::value::RawValue>, ApiError> {
-    let Ok(envelope) = serde_json::from_slice::<Envelope>(bytes) else {
+    // Invalid UTF-8 in one update must not make a whole answer unreadable.
+    let Ok(envelope) = serde_json::from_str::<Envelope>(&String::from_utf8_lossy(bytes)) else {
         return Err(match status {
             // A proxy in between speaks HTML; its 4xx are answers all the same.
             400..=499 => refused(status, "an answer that is not JSON".into(), retry_header, None),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Row};
 
 use super::update::User;
+use crate::storable;
 
 /// A chat's row, with what is needed of the agent being talked to.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -89,9 +90,9 @@ pub async fn load(conn: &mut PgConnection, bot_id: i64, chat_id: i64, user: &Use
     .bind(bot_id)
     .bind(chat_id)
     .bind(user.id)
-    .bind(storable(&user.name()))
-    .bind(user.username.as_deref().map(storable))
-    .bind(user.language_code.as_deref().map(storable))
+    .bind(storable::text(&user.name()))
+    .bind(user.username.as_deref().map(storable::text))
+    .bind(user.language_code.as_deref().map(storable::text))
     .fetch_optional(conn)
     .await?;
     let Some(row) = row else { return Ok(Conversation::default()) };
@@ -105,11 +106,6 @@ pub async fn load(conn: &mut PgConnection, bot_id: i64, chat_id: i64, user: &Use
     let dialogue =
         row.get::<Option<serde_json::Value>, _>("dialogue").and_then(|json| serde_json::from_value(json).ok());
     Ok(Conversation { agent, dialogue_id: row.get("dialogue_id"), dialogue })
-}
-
-/// Postgres' text holds every character but NUL.
-fn storable(text: &str) -> String {
-    text.replace('\0', "")
 }
 
 /// Begins a dialogue, ending any other; its number.

@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
 
@@ -17,6 +17,7 @@ use super::outbox;
 use super::update;
 use crate::app::App;
 use crate::replica::Replica;
+use crate::slots::Slots;
 use crate::wake::Queue;
 
 /// Handlers at work at once; each holds a connection while it runs, so more than the pool has only wait.
@@ -46,55 +47,50 @@ impl<E: std::error::Error> From<E> for Failure {
 
 /// Handles updates until `stop`, then until those at work are finished.
 pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
-    let mut at_work = JoinSet::new();
-    let mut suspects_checked = tokio::time::Instant::now();
+    let mut slots = Slots::new(PARALLEL);
+    let mut suspects_checked = Instant::now();
     while !stop.is_cancelled() {
-        while at_work.try_join_next().is_some() {}
         if suspects_checked.elapsed() > SUSPECT_CHECK {
-            suspects_checked = tokio::time::Instant::now();
-            handle_suspects(app, replica, &mut at_work).await;
+            suspects_checked = Instant::now();
+            handle_suspects(app, replica, &mut slots, stop).await;
         }
-        let free = PARALLEL - at_work.len();
+        slots
+            .check("updates", async |held| inbox::release_strays(&app.db, replica.id(), app.bot_id, &held).await)
+            .await;
+        let free = slots.free();
         if free == 0 {
-            at_work.join_next().await;
+            slots.one_ends().await;
             continue;
         }
-        match inbox::claim(&app.db, replica.id(), app.bot_id, free as i64).await {
-            Ok(updates) => {
-                let more = updates.len() == free;
-                for update in updates {
-                    at_work.spawn(handle(app.clone(), replica.clone(), update));
-                }
-                if more {
-                    continue;
-                }
-            }
-            Err(error) => {
-                warn!(%error, "updates could not be claimed; trying again");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
+        let claim = inbox::claim(&app.db, replica.id(), app.bot_id, free as i64);
+        let updates = slots.claim("updates", claim).await.unwrap_or_default();
+        let more = updates.len() == free;
+        for update in updates {
+            slots.spawn(update.update_id, handle(app.clone(), replica.clone(), update));
+        }
+        if more {
+            continue;
         }
         tokio::select! {
             () = app.wake.wait(Queue::Updates, POLL) => {}
             () = stop.cancelled() => {}
         }
     }
-    while at_work.join_next().await.is_some() {}
+    slots.all_end().await;
 }
 
 /// Handles updates that replicas died of, each while nothing else is at work.
-async fn handle_suspects(app: &App, replica: &Replica, at_work: &mut JoinSet<()>) {
+async fn handle_suspects(app: &App, replica: &Replica, slots: &mut Slots<i64>, stop: &CancellationToken) {
     if !inbox::has_suspect(&app.db, app.bot_id).await.unwrap_or(false) {
         return;
     }
-    while at_work.join_next().await.is_some() {}
-    match inbox::claim_suspect(&app.db, replica.id(), app.bot_id).await {
-        Ok(Some(update)) => {
-            warn!(update.id = update.update_id, "handling an update alone that replicas died of");
-            handle(app.clone(), replica.clone(), update).await;
-        }
-        Ok(None) => {}
-        Err(error) => warn!(%error, "a suspect update could not be claimed"),
+    slots.all_end().await;
+    while !stop.is_cancelled() {
+        let claim = inbox::claim_suspect(&app.db, replica.id(), app.bot_id);
+        let Some(update) = slots.claim("suspect updates", claim).await.unwrap_or_default().pop() else { return };
+        warn!(update.id = update.update_id, "handling an update alone that replicas died of");
+        slots.spawn(update.update_id, handle(app.clone(), replica.clone(), update));
+        slots.all_end().await;
     }
 }
 

@@ -6,8 +6,9 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool, Row};
 use tokio::sync::{mpsc, oneshot};
 
-use super::update;
+use super::{outbox, texts, update};
 use crate::app::App;
+use crate::storable;
 use crate::wake::Queue;
 
 /// Reclaims after which an update is given up: each time, the replica that handled it died.
@@ -105,11 +106,13 @@ async fn insert(db: &PgPool, bot_id: i64, batch: &[Arrival]) -> sqlx::Result<Vec
     let ids: Vec<i64> = batch.iter().map(|a| a.update_id).collect();
     let chats: Vec<i64> = batch.iter().map(|a| a.chat_id).collect();
     let bodies: Vec<&[u8]> = batch.iter().map(|a| a.body.as_slice()).collect();
+    // In order of their ids, so that two replicas that are handed the same updates do not wait for each other.
     let inserted: Vec<i64> = sqlx::query_scalar(
         "insert into updates (bot_id, update_id, chat_id, body)
          select $1, u.update_id, u.chat_id, u.body from unnest($2::int8[], $3::int8[], $4::bytea[]) u (update_id, chat_id, body)
           where (select count(*) from (select from updates p where p.bot_id = $1 and p.chat_id = u.chat_id and not p.done
                                         limit $5) open) < $5
+          order by u.update_id
          on conflict do nothing returning update_id",
     )
     .bind(bot_id)
@@ -166,9 +169,9 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
     claim_where(db, replica, bot_id, limit, 0, SUSPECT_RECLAIMS - 1).await
 }
 
-/// Claims one update whose replicas died again and again; to be handled while nothing else is.
-pub async fn claim_suspect(db: &PgPool, replica: i64, bot_id: i64) -> sqlx::Result<Option<Claimed>> {
-    Ok(claim_where(db, replica, bot_id, 1, SUSPECT_RECLAIMS, i32::MAX).await?.pop())
+/// Claims at most one update whose replicas died again and again; to be handled while nothing else is.
+pub async fn claim_suspect(db: &PgPool, replica: i64, bot_id: i64) -> sqlx::Result<Vec<Claimed>> {
+    claim_where(db, replica, bot_id, 1, SUSPECT_RECLAIMS, i32::MAX).await
 }
 
 async fn claim_where(
@@ -238,7 +241,7 @@ pub async fn bury(conn: &mut PgConnection, replica: i64, update: &Claimed, error
     .bind(update.update_id)
     .bind(replica)
     .bind(update.attempt)
-    .bind(error)
+    .bind(storable::reason(error))
     .execute(conn)
     .await?;
     Ok(result.rows_affected() == 1)
@@ -254,22 +257,53 @@ pub async fn postpone(db: &PgPool, replica: i64, update: &Claimed, error: &str, 
     .bind(update.update_id)
     .bind(replica)
     .bind(update.attempt)
-    .bind(error)
+    .bind(storable::reason(error))
     .bind(wait.as_secs_f64())
     .execute(db)
     .await?;
     Ok(())
 }
 
-/// Frees the updates that unregistered replicas had claimed.
-pub async fn take_back(conn: &mut PgConnection) -> sqlx::Result<u64> {
+/// Gives back what is claimed in this replica's name but not in hand (see [`crate::slots`]).
+pub async fn release_strays(db: &PgPool, replica: i64, bot_id: i64, held: &[i64]) -> sqlx::Result<u64> {
     let result = sqlx::query(
-        "update updates set claimed_by = null, reclaims = reclaims + 1, done = reclaims + 1 >= $1,
-                error = case when reclaims + 1 >= $1 then 'every replica that handled it died' else error end
-          where not done and claimed_by is not null and not exists (select from replicas r where r.id = claimed_by)",
+        "update updates set claimed_by = null
+          where claimed_by = $1 and bot_id = $2 and not done and update_id <> all($3)",
     )
-    .bind(MAX_RECLAIMS)
-    .execute(conn)
+    .bind(replica)
+    .bind(bot_id)
+    .bind(held)
+    .execute(db)
     .await?;
     Ok(result.rows_affected())
+}
+
+/// Frees the updates that unregistered replicas had claimed. One that took too many replicas down is a dead letter, and
+/// its user is told.
+pub async fn take_back(conn: &mut PgConnection) -> sqlx::Result<u64> {
+    // What is locked at the moment is left to the next round.
+    let rows = sqlx::query(
+        "with lost as materialized (
+           select u.bot_id, u.update_id from updates u where not u.done and u.claimed_by is not null
+              and not exists (select from replicas r where r.id = u.claimed_by) for update of u skip locked)
+         update updates u set claimed_by = null, reclaims = u.reclaims + 1, done = u.reclaims + 1 >= $1,
+                error = case when u.reclaims + 1 >= $1 then 'every replica that handled it died' else u.error end
+           from lost where u.bot_id = lost.bot_id and u.update_id = lost.update_id
+         returning u.bot_id, u.update_id, u.chat_id, u.done",
+    )
+    .bind(MAX_RECLAIMS)
+    .fetch_all(&mut *conn)
+    .await?;
+    for row in rows.iter().filter(|row| row.get("done")) {
+        let (update_id, chat_id): (i64, i64) = (row.get("update_id"), row.get("chat_id"));
+        tracing::error!(
+            update.id = update_id,
+            chat.id = chat_id,
+            "an update is a dead letter: every replica that handled it died"
+        );
+        if chat_id > 0 {
+            outbox::enqueue(conn, &texts::apology(row.get("bot_id"), chat_id)).await?;
+        }
+    }
+    Ok(rows.len() as u64)
 }

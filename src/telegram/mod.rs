@@ -5,6 +5,7 @@ pub mod callback;
 pub mod commands;
 pub mod conversation;
 pub mod dispatcher;
+pub mod holds;
 pub mod inbox;
 pub mod markdown;
 pub mod outbox;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use sqlx::{PgConnection, PgPool, Row};
 use teloxide_core::requests::Payload;
 
+use crate::storable;
+
 /// Whether somebody waits for a call's effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -135,11 +137,15 @@ pub async fn enqueue_progress(conn: &mut PgConnection, call: &Call) -> sqlx::Res
 /// callback answers can be repeated without harm.
 pub async fn take_back(conn: &mut PgConnection) -> sqlx::Result<u64> {
     let result = sqlx::query(
-        "update outbox set claimed_by = null, uncertain = uncertain or method like 'send%',
-                done = (kind = 'notice' and method like 'send%'),
-                ended_at = case when kind = 'notice' and method like 'send%' then now() end,
-                error = case when method like 'send%' then 'in flight when its replica died' end
-          where not done and claimed_by is not null and not exists (select from replicas r where r.id = claimed_by)",
+        // What is locked at the moment is left to the next round.
+        "with lost as materialized (
+           select o.id from outbox o where not o.done and o.claimed_by is not null
+              and not exists (select from replicas r where r.id = o.claimed_by) for update of o skip locked)
+         update outbox o set claimed_by = null, uncertain = o.uncertain or o.method like 'send%',
+                done = (o.kind = 'notice' and o.method like 'send%'),
+                ended_at = case when o.kind = 'notice' and o.method like 'send%' then now() end,
+                error = case when o.method like 'send%' then 'in flight when its replica died' end
+           from lost where o.id = lost.id",
     )
     .execute(conn)
     .await?;
@@ -237,7 +243,7 @@ pub async fn finish(db: &PgPool, replica: i64, ended: &[Ended]) -> sqlx::Result<
     let ids: Vec<i64> = ended.iter().map(|e| e.id).collect();
     let attempts: Vec<i32> = ended.iter().map(|e| e.attempt).collect();
     let message_ids: Vec<Option<i64>> = ended.iter().map(|e| e.message_id).collect();
-    let errors: Vec<Option<&str>> = ended.iter().map(|e| e.error.as_deref()).collect();
+    let errors: Vec<Option<String>> = ended.iter().map(|e| e.error.as_deref().map(storable::reason)).collect();
     let uncertain: Vec<bool> = ended.iter().map(|e| e.uncertain).collect();
     sqlx::query(
         "update outbox o set done = true, claimed_by = null, message_id = u.message_id, error = u.error,
@@ -274,13 +280,46 @@ pub async fn postpone(
     .bind(call.id)
     .bind(call.attempt)
     .bind(replica)
-    .bind(error)
+    .bind(storable::reason(error))
     .bind(uncertain)
     .bind(counts as i32)
     .bind(wait.as_secs_f64())
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Notes that an edit is about to go out as a new message, so that a kill in between is known to be uncertain. `false`:
+/// the claim is lost.
+pub async fn becomes_send(db: &PgPool, replica: i64, call: &Claimed, payload: &str) -> sqlx::Result<bool> {
+    let result = sqlx::query(
+        "update outbox set method = 'sendMessage', payload = $4::json
+          where id = $1 and attempt = $2 and claimed_by = $3 and not done",
+    )
+    .bind(call.id)
+    .bind(call.attempt)
+    .bind(replica)
+    .bind(payload)
+    .execute(db)
+    .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// The message of row `id` was sent anew under another id: later edits are for that one.
+pub async fn moved(db: &PgPool, id: i64, message_id: i64) -> sqlx::Result<()> {
+    sqlx::query("update outbox set message_id = $2 where id = $1").bind(id).bind(message_id).execute(db).await?;
+    Ok(())
+}
+
+/// Gives back what is claimed in this replica's name but not in hand (see [`crate::slots`]): none of it was sent.
+pub async fn release_strays(db: &PgPool, replica: i64, held: &[i64]) -> sqlx::Result<u64> {
+    let result =
+        sqlx::query("update outbox set claimed_by = null where claimed_by = $1 and not done and id <> all($2)")
+            .bind(replica)
+            .bind(held)
+            .execute(db)
+            .await?;
+    Ok(result.rows_affected())
 }
 
 /// Replaces the parameters of a call that nobody has claimed yet. `false`: too late.

@@ -80,7 +80,11 @@ impl Pace {
         self.notices.fill(now, NOTICES_PER_SECOND * share);
         let calls = match self.rate {
             _ if now < self.paused_until => 0,
-            None => free,
+            None => {
+                // A limit that comes begins with a fresh bucket, whatever was sent before.
+                self.calls = Bucket::new(now);
+                free
+            }
             Some(rate) => {
                 self.calls.fill(now, rate * share);
                 free.min(self.calls.level.max(0.0) as usize)
@@ -91,12 +95,19 @@ impl Pace {
 
     /// Notes what was claimed.
     pub fn took(&mut self, now: Instant, calls: usize, notices: usize) {
-        self.calls.level -= calls as f64;
+        if self.rate.is_some() {
+            self.calls.level -= calls as f64;
+        }
         self.notices.level -= notices as f64;
         if now.duration_since(self.counting_since) > Duration::from_secs(2) {
             (self.sent, self.counting_since) = (0, now);
         }
         self.sent += calls as u32;
+    }
+
+    /// Until when nothing goes out at all.
+    pub fn paused_until(&self) -> Instant {
+        self.paused_until
     }
 
     /// Whether a 429 in this chat, with the last one elsewhere, means the whole bot.
@@ -196,5 +207,15 @@ mod tests {
         assert_eq!(pace.allowance(later, 64, 2).calls, 5);
         pace.took(later, 5, 0);
         assert_eq!(pace.allowance(later, 64, 2).calls, 0);
+    }
+
+    #[test]
+    fn what_went_out_before_a_limit_is_not_counted_against_it() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.allowance(start, 64, 1);
+        pace.took(start, 3_000, 0);
+        pace.rate = Some(25.0);
+        assert!(pace.allowance(start + Duration::from_secs(1), 64, 1).calls > 0);
     }
 }

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
@@ -82,15 +81,12 @@ async fn poll_once(app: &App, inbox: &Inbox) -> anyhow::Result<()> {
     let updates: Vec<Box<RawValue>> = serde_json::from_str(result.get())?;
     let Some(last) = updates.last() else { return Ok(()) };
     let Id { update_id } = serde_json::from_str(last.get())?;
-    // Together, so that they share commits; in order, for so the futures are first polled. An offset cannot skip, so a
-    // chat that is full holds up the rest; what is stored already is recognised.
-    while join_all(updates.iter().map(|update| inbox.store(update.get().as_bytes())))
-        .await
-        .into_iter()
-        .collect::<Result<Vec<_>, _>>()?
-        .contains(&Stored::ChatFull)
-    {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    // One after another: a chat that is full holds up the rest, for an offset cannot skip, and what came later must not
+    // be stored earlier. What is stored already is recognised.
+    for update in &updates {
+        while inbox.store(update.get().as_bytes()).await? == Stored::ChatFull {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
     sqlx::query(
         "insert into bots (bot_id, poll_offset) values ($1, $2)

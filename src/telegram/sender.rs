@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -20,6 +19,7 @@ use super::pace::Pace;
 use super::verdict::{Verdict, judge};
 use crate::app::App;
 use crate::replica::Replica;
+use crate::slots::{Held, Slots};
 use crate::wake::Queue;
 
 /// Calls under way at once.
@@ -62,95 +62,94 @@ struct Sending {
     app: App,
     replica: Replica,
     ends: mpsc::Sender<Ended>,
-    floods: mpsc::Sender<(i64, Duration)>,
+    held: Held<i64>,
 }
 
 /// Makes calls until `stop`, then until those under way have ended.
 pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
+    let mut slots = Slots::new(PARALLEL);
     let (ends, to_record) = mpsc::channel(2 * PARALLEL);
-    let (floods, mut flooded) = mpsc::channel(PARALLEL);
-    let recorder = tokio::spawn(record(app.clone(), replica.clone(), to_record));
-    let sending = Sending { app: app.clone(), replica: replica.clone(), ends, floods };
+    let recorder = tokio::spawn(record(app.clone(), replica.clone(), slots.held(), to_record));
+    let sending = Sending { app: app.clone(), replica: replica.clone(), ends, held: slots.held() };
     let mut pace = Pace::new(Instant::now());
-    let mut under_way = JoinSet::new();
     while !stop.is_cancelled() {
-        while under_way.try_join_next().is_some() {}
-        while let Ok((chat_id, wait)) = flooded.try_recv() {
-            if pace.flooded(Instant::now(), chat_id) {
-                warn!(?wait, "Telegram limits the whole bot; every replica pauses and slows down");
-                if let Err(error) = pace.slow_down(&app.db, app.bot_id, wait, replica.workers()).await {
-                    warn!(%error, "the other replicas could not be told to slow down");
-                }
-            }
-        }
-        if let Err(error) = pace.refresh(&app.db, app.bot_id).await {
-            warn!(%error, "the bot's pace could not be read");
-        }
+        heed_telegram(app, replica, &mut pace).await;
+        slots.check("calls to Telegram", async |held| outbox::release_strays(&app.db, replica.id(), &held).await).await;
         let now = Instant::now();
-        let free = PARALLEL - under_way.len();
+        let free = slots.free();
         let allowed = pace.allowance(now, free, replica.workers());
         if allowed.calls > 0 && replica.may_send() {
-            match outbox::claim(&app.db, replica.id(), app.bot_id, allowed.calls as i64, allowed.notices).await {
-                Ok(calls) => {
-                    pace.took(now, calls.len(), calls.iter().filter(|c| c.kind == Kind::Notice).count());
-                    let more = calls.len() == allowed.calls;
-                    for call in calls {
-                        under_way.spawn(make(sending.clone(), call));
-                    }
-                    if more {
-                        continue;
-                    }
-                }
-                Err(error) => {
-                    warn!(%error, "calls to Telegram could not be claimed; trying again");
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
+            let claim = outbox::claim(&app.db, replica.id(), app.bot_id, allowed.calls as i64, allowed.notices);
+            let calls = slots.claim("calls to Telegram", claim).await.unwrap_or_default();
+            pace.took(now, calls.len(), calls.iter().filter(|c| c.kind == Kind::Notice).count());
+            let more = calls.len() == allowed.calls;
+            for call in calls {
+                slots.spawn_holding(call.id, make(sending.clone(), call));
+            }
+            if more {
+                continue;
             }
         }
-        if free == 0 {
-            under_way.join_next().await;
-            continue;
-        }
         tokio::select! {
-            () = app.wake.wait(Queue::Outbox, POLL) => {}
+            () = app.wake.wait(Queue::Outbox, POLL), if free > 0 => {}
+            () = slots.one_ends(), if free == 0 => {}
             () = stop.cancelled() => {}
         }
     }
-    while under_way.join_next().await.is_some() {}
+    slots.all_end().await;
     drop(sending);
     if recorder.await.is_err() {
         error!("the recorder of calls to Telegram panicked");
     }
 }
 
+/// Tells the other replicas of floods that mean the whole bot, and learns of theirs.
+async fn heed_telegram(app: &App, replica: &Replica, pace: &mut Pace) {
+    for (chat_id, wait) in app.holds.take_floods() {
+        if pace.flooded(Instant::now(), chat_id) {
+            warn!(?wait, "Telegram limits the whole bot; every replica pauses and slows down");
+            if let Err(error) = pace.slow_down(&app.db, app.bot_id, wait, replica.workers()).await {
+                warn!(%error, "the other replicas could not be told to slow down");
+            }
+        }
+    }
+    match pace.refresh(&app.db, app.bot_id).await {
+        Ok(()) => app.holds.pause(pace.paused_until()),
+        Err(error) => warn!(%error, "the bot's pace could not be read"),
+    }
+}
+
 /// Makes one call and sees to its row.
 async fn make(sending: Sending, mut call: Claimed) {
-    let Sending { app, replica, ends, floods } = sending;
-    let Some(mut body) = complete(&mut call) else {
-        let error = Some("the message it was about was never sent".to_owned());
-        record_end(&ends, &call, None, error, false).await;
-        return;
+    let Some(mut body) = sending.complete(&mut call).await else {
+        return sending.end(&call, None, Some("the message it was about was never sent".to_owned()), false).await;
     };
+    let Sending { app, replica, .. } = &sending;
     // Telegram may ask for changes to a call (another chat, no topic, a new message); each is made once.
     for _ in 0..4 {
         if !replica.may_send() {
-            hand_back(&app, &replica, &call, "this replica could not beat", false, false, Duration::ZERO).await;
-            return;
+            return sending.hand_back(&call, "this replica could not beat", Again::later(Duration::ZERO)).await;
+        }
+        if let Some(wait) = app.holds.wait(call.chat_id) {
+            return sending.hand_back(&call, "Telegram wanted us to wait", Again::later(wait)).await;
         }
         let timeout = replica.call_timeout().min(api::TIMEOUT);
         let answer = app.telegram.call_raw(&call.method, body.clone(), timeout).await;
         match judge(&call.method, &answer) {
             Verdict::Done(message_id) => {
+                if let (Some(message_id), Some(row), "sendMessage") = (message_id, call.edits, call.method.as_str()) {
+                    sending.message_moved(row, message_id).await;
+                }
                 let message_id = message_id.or(call.target);
                 app.receipts.tell(call.id, message_id);
-                record_end(&ends, &call, message_id, None, false).await;
-                return;
+                return sending.end(&call, message_id, None, false).await;
             }
             Verdict::SendAnew => {
                 debug!(outbox.id = call.id, "the message to edit is gone; sending a new one");
-                call.method = "sendMessage".into();
-                call.target = None;
                 body = change(&body, |fields| drop(fields.remove("message_id")));
+                if !sending.becomes_send(&mut call, &body).await {
+                    return;
+                }
             }
             Verdict::WithoutThread => body = change(&body, |fields| drop(fields.remove("message_thread_id"))),
             Verdict::Moved(chat) => {
@@ -159,62 +158,130 @@ async fn make(sending: Sending, mut call: Claimed) {
             }
             Verdict::Moot(why) => {
                 debug!(outbox.id = call.id, why, "a call to Telegram came too late");
-                record_end(&ends, &call, call.target, None, false).await;
-                return;
+                return sending.end(&call, call.target, None, false).await;
             }
             Verdict::Unreachable(why) => {
                 info!(chat.id = call.chat_id, why, "nothing can be sent to this chat any more");
-                mark_unreachable(&app, &call).await;
-                record_end(&ends, &call, None, Some(why), false).await;
-                return;
+                mark_unreachable(app, &call).await;
+                return sending.end(&call, None, Some(why), false).await;
             }
             Verdict::Refused(why) => {
                 error!(outbox.id = call.id, call.method, why, "Telegram refuses a call for good");
-                record_end(&ends, &call, None, Some(why), false).await;
-                return;
+                return sending.end(&call, None, Some(why), false).await;
             }
             Verdict::Wait(wait) => {
                 debug!(chat.id = call.chat_id, ?wait, "Telegram wants this chat to wait");
-                // silent-ok: the channel is as long as there are calls; a full one loses a mere hint.
-                let _ = floods.try_send((call.chat_id, wait));
-                hand_back(&app, &replica, &call, "Telegram wanted us to wait", false, false, wait).await;
-                return;
+                app.holds.flood(call.chat_id, wait);
+                return sending.hand_back(&call, "Telegram wanted us to wait", Again::later(wait)).await;
             }
             Verdict::Retry(why) | Verdict::Uncertain(why) if call.stale => {
                 error!(outbox.id = call.id, why, "a call failed for a day and is given up");
-                record_end(&ends, &call, None, Some(why), false).await;
-                return;
+                return sending.end(&call, None, Some(why), false).await;
             }
             Verdict::Uncertain(why) if call.kind == Kind::Notice => {
                 warn!(outbox.id = call.id, why, "it is uncertain whether a notice arrived; not sent again");
-                record_end(&ends, &call, None, Some(why), true).await;
-                return;
+                return sending.end(&call, None, Some(why), true).await;
             }
-            verdict @ (Verdict::Retry(_) | Verdict::Uncertain(_)) => {
-                let uncertain = matches!(verdict, Verdict::Uncertain(_));
-                let (Verdict::Retry(why) | Verdict::Uncertain(why)) = verdict else { return };
-                let wait = backoff(call.failures);
-                warn!(outbox.id = call.id, why, uncertain, ?wait, "a call to Telegram failed; trying again");
-                hand_back(&app, &replica, &call, &why, uncertain, true, wait).await;
-                return;
+            Verdict::Retry(why) => {
+                let again = Again { wait: backoff(call.failures), failed: true, uncertain: false };
+                warn!(outbox.id = call.id, why, wait = ?again.wait, "a call to Telegram failed; trying again");
+                return sending.hand_back(&call, &why, again).await;
+            }
+            Verdict::Uncertain(why) => {
+                let again = Again { wait: backoff(call.failures), failed: true, uncertain: true };
+                warn!(outbox.id = call.id, why, wait = ?again.wait, "Telegram's answer was lost; sending again");
+                return sending.hand_back(&call, &why, again).await;
             }
         }
     }
-    record_end(&ends, &call, None, Some("Telegram asked for one change after another".into()), false).await;
+    sending.end(&call, None, Some("Telegram asked for one change after another".into()), false).await;
 }
 
-/// The call's parameters with what only the time of sending knows; `None` if there is nothing to act on.
-fn complete(call: &mut Claimed) -> Option<String> {
-    match (call.edits, call.target) {
-        (None, _) => Some(std::mem::take(&mut call.payload)),
-        (Some(_), Some(target)) => {
-            Some(change(&call.payload, |fields| drop(fields.insert("message_id".into(), target.into()))))
+/// How a call that is handed back is made again.
+#[derive(Debug, Clone, Copy)]
+struct Again {
+    wait: Duration,
+    /// Whether this attempt counts as a failure.
+    failed: bool,
+    uncertain: bool,
+}
+
+impl Again {
+    /// Not a failure: it was not, or not yet, to be sent.
+    fn later(wait: Duration) -> Self {
+        Self { wait, failed: false, uncertain: false }
+    }
+}
+
+impl Sending {
+    /// The call's parameters with what only the time of sending knows; `None` if there is nothing to act on.
+    async fn complete(&self, call: &mut Claimed) -> Option<String> {
+        match (call.method.as_str(), call.edits, call.target) {
+            (_, None, _) | ("sendMessage", ..) => Some(std::mem::take(&mut call.payload)),
+            (_, Some(_), Some(target)) => {
+                Some(change(&call.payload, |fields| drop(fields.insert("message_id".into(), target.into()))))
+            }
+            ("editMessageText", Some(_), None) => {
+                let body = change(&call.payload, |fields| drop(fields.remove("message_id")));
+                self.becomes_send(call, &body).await.then_some(body)
+            }
+            _ => None,
         }
-        (Some(_), None) if call.method == "editMessageText" => {
-            call.method = "sendMessage".into();
-            Some(change(&call.payload, |fields| drop(fields.remove("message_id"))))
+    }
+
+    /// Makes an edit a new message, and notes that first: a send that a kill interrupts must be known as one.
+    async fn becomes_send(&self, call: &mut Claimed, body: &str) -> bool {
+        call.method = "sendMessage".into();
+        match outbox::becomes_send(&self.app.db, self.replica.id(), call, body).await {
+            Ok(true) => true,
+            Ok(false) => {
+                self.held.let_go(&call.id);
+                false
+            }
+            Err(error) => {
+                self.hand_back(
+                    call,
+                    &error.to_string(),
+                    Again { failed: true, ..Again::later(backoff(call.failures)) },
+                )
+                .await;
+                false
+            }
         }
-        (Some(_), None) => None,
+    }
+
+    async fn message_moved(&self, row: i64, message_id: i64) {
+        if let Err(error) = outbox::moved(&self.app.db, row, message_id).await {
+            warn!(%error, outbox.id = row, "a message's new id could not be saved; its next edit is sent anew");
+        }
+    }
+
+    async fn end(&self, call: &Claimed, message_id: Option<i64>, error: Option<String>, uncertain: bool) {
+        let ended = Ended { id: call.id, attempt: call.attempt, message_id, error, uncertain };
+        if self.ends.send(ended).await.is_err() {
+            error!(outbox.id = call.id, "the end of a call could not be recorded");
+        }
+    }
+
+    async fn hand_back(&self, call: &Claimed, why: &str, again: Again) {
+        let Again { wait, failed, uncertain } = again;
+        // Until the row is free its chat waits, so this goes on until the database answers or the claim is gone anyway.
+        while let Err(error) =
+            outbox::postpone(&self.app.db, self.replica.id(), call, why, uncertain, failed, wait).await
+        {
+            if self.replica.lost().is_cancelled() {
+                break;
+            }
+            warn!(%error, outbox.id = call.id, "a call could not be handed back; trying again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        self.held.let_go(&call.id);
+        // To the second, not to the next poll; should this process end before, a poll finds the row.
+        let app = self.app.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(wait.min(Duration::from_secs(60))).await;
+            app.wake.wake(Queue::Outbox);
+        });
     }
 }
 
@@ -230,44 +297,6 @@ fn backoff(failures: i32) -> Duration {
     Duration::from_secs_f64(seconds.min(30.0) * rand::random_range(0.8..1.2))
 }
 
-async fn record_end(
-    ends: &mpsc::Sender<Ended>,
-    call: &Claimed,
-    message_id: Option<i64>,
-    error: Option<String>,
-    uncertain: bool,
-) {
-    let ended = Ended { id: call.id, attempt: call.attempt, message_id, error, uncertain };
-    if ends.send(ended).await.is_err() {
-        error!(outbox.id = call.id, "the end of a call could not be recorded");
-    }
-}
-
-async fn hand_back(
-    app: &App,
-    replica: &Replica,
-    call: &Claimed,
-    error: &str,
-    uncertain: bool,
-    counts: bool,
-    wait: Duration,
-) {
-    // Until the row is free its chat waits, so this goes on until the database answers or the claim is gone anyway.
-    while let Err(error) = outbox::postpone(&app.db, replica.id(), call, error, uncertain, counts, wait).await {
-        if replica.lost().is_cancelled() {
-            return;
-        }
-        warn!(%error, outbox.id = call.id, "a call could not be handed back; trying again");
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    // To the second, not to the next poll; should this process end before, a poll finds the row.
-    let app = app.clone();
-    tokio::spawn(async move {
-        tokio::time::sleep(wait.min(Duration::from_secs(60))).await;
-        app.wake.wake(Queue::Outbox);
-    });
-}
-
 async fn mark_unreachable(app: &App, call: &Claimed) {
     let marked = match app.db.acquire().await {
         Ok(mut conn) => conversation::set_reachable(&mut conn, app.bot_id, call.chat_id, false).await,
@@ -279,7 +308,7 @@ async fn mark_unreachable(app: &App, call: &Claimed) {
 }
 
 /// Records ends, all that wait at the same moment in one statement.
-async fn record(app: App, replica: Replica, mut ends: mpsc::Receiver<Ended>) {
+async fn record(app: App, replica: Replica, held: Held<i64>, mut ends: mpsc::Receiver<Ended>) {
     let mut batch = Vec::with_capacity(BATCH);
     while ends.recv_many(&mut batch, BATCH).await > 0 {
         // What is not recorded is in flight for ever, so this too goes on until the database answers.
@@ -290,7 +319,9 @@ async fn record(app: App, replica: Replica, mut ends: mpsc::Receiver<Ended>) {
             warn!(%error, calls = batch.len(), "ends of calls could not be recorded; trying again");
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        batch.clear();
+        for ended in batch.drain(..) {
+            held.let_go(&ended.id);
+        }
         // The chats' next calls may go out now.
         app.wake.wake_here(Queue::Outbox);
     }

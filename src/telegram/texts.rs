@@ -22,6 +22,9 @@ pub const OUR_FAULT: &str = "Something went wrong on our side. Please try again 
 pub const ANSWER_LOST: &str =
     "The connection broke before the answer came, and it isn't known whether the agent got your message.";
 
+/// An answer that never ended.
+pub const TOOK_TOO_LONG: &str = "The agent worked at this for an hour without coming to an end, so it was stopped.";
+
 /// A text and its buttons.
 pub type Message = (Formatted, Buttons);
 
@@ -131,8 +134,9 @@ pub fn agent_not_running(name: &str, status: &str) -> String {
 
 /// Why an agent did not answer.
 pub fn agent_trouble(error: &AgentError, turn: &Claimed) -> String {
-    let name = &turn.agent_name;
+    let name = &plain(&turn.agent_name);
     match error {
+        AgentError::NotRunning(status) => agent_not_running(name, status),
         AgentError::Refused(401 | 403) => {
             format!("{name} doesn't accept this bot any more. Its owner has to set it up again.")
         }
@@ -140,6 +144,12 @@ pub fn agent_trouble(error: &AgentError, turn: &Claimed) -> String {
         AgentError::Refused(_) => format!("{name} couldn't take this message."),
         _ => format!("{name} isn't answering at the moment. It is being looked after; please try again in a minute."),
     }
+}
+
+/// A name as Markdown that shows just that name: what its owner wrote must not be markup in the bot's own words.
+pub fn plain(name: &str) -> String {
+    let escape = |c: char| if c.is_ascii_punctuation() { format!("\\{c}") } else { c.to_string() };
+    name.chars().map(escape).collect()
 }
 
 /// A turn's whole text: what the agent said, and what went wrong.

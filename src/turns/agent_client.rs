@@ -37,6 +37,9 @@ pub enum AgentError {
     /// The agent does not know this turn.
     #[error("the agent does not know this turn")]
     UnknownTurn,
+    /// The agent is not running any more.
+    #[error("the agent is {0}")]
+    NotRunning(String),
     /// Asking again will not help.
     #[error("the agent refused with status {0}")]
     Refused(u16),
@@ -51,6 +54,11 @@ pub struct AgentClient {
 }
 
 impl AgentClient {
+    /// The same agent at another address.
+    pub fn at(&mut self, base: &str) {
+        self.base = base.trim_end_matches('/').to_owned();
+    }
+
     /// A client for the agent at `base`, such as `https://some-four-random-words.2n6.me`.
     pub fn new(http: reqwest::Client, base: &str, secret: SecretString) -> Self {
         Self { http, base: base.trim_end_matches('/').to_owned(), secret }
@@ -64,6 +72,13 @@ impl AgentClient {
     /// `GET /turns/{id}/events?after=SEQ`: the rest of a turn.
     pub async fn resume(&self, turn: Uuid, after: i64) -> Result<Events, AgentError> {
         self.events(self.http.get(format!("{}/turns/{turn}/events?after={after}", self.base))).await
+    }
+
+    /// `POST /turns/{id}/cancel`: nobody wants the rest of the turn.
+    pub async fn cancel(&self, turn: Uuid) -> Result<(), AgentError> {
+        let request = self.http.post(format!("{}/turns/{turn}/cancel", self.base));
+        let request = request.bearer_auth(self.secret.expose_secret()).timeout(FIRST_BYTE).send();
+        request.await.map(drop).map_err(|error| AgentError::Unreachable(describe(error)))
     }
 
     async fn events(&self, request: reqwest::RequestBuilder) -> Result<Events, AgentError> {

@@ -2,8 +2,13 @@
 
 use baal_protocol::EventKind;
 
+use crate::telegram::texts::excerpt;
+
 /// The longest answer that is relayed, in bytes; an agent that goes on is cut off.
 const MAX_ANSWER: usize = 200_000;
+
+/// The longest error that is shown, in characters.
+const MAX_ERROR: usize = 1_000;
 
 /// What has come of an answer so far.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,6 +26,8 @@ pub struct Answer {
     pub cost: Option<f64>,
     /// Whether the turn is over.
     pub done: bool,
+    /// Whether the agent would have gone on.
+    pub cut_off: bool,
 }
 
 impl Answer {
@@ -28,17 +35,18 @@ impl Answer {
     pub fn add(&mut self, event: EventKind) {
         match event {
             EventKind::Text { content } => {
-                self.length += content.len().saturating_sub(self.partial.len());
+                self.length -= self.partial.len();
                 self.partial.clear();
+                let content = self.within_budget(content);
                 if !content.trim().is_empty() {
                     self.texts.push(content);
                 }
             }
             EventKind::Delta { content } => {
-                self.length += content.len();
+                let content = self.within_budget(content);
                 self.partial.push_str(&content);
             }
-            EventKind::Error { content } => self.error = Some(content),
+            EventKind::Error { content } => self.error = Some(excerpt(&content, MAX_ERROR)),
             EventKind::Usage { prompt_tokens, completion_tokens, cost } => {
                 self.prompt_tokens = Some(prompt_tokens);
                 self.completion_tokens = Some(completion_tokens);
@@ -48,10 +56,19 @@ impl Answer {
             // Tools and files are shown once agents have them.
             EventKind::ToolUse { .. } | EventKind::File { .. } | EventKind::Keepalive | EventKind::Unknown => {}
         }
-        if self.length > MAX_ANSWER && !self.done {
+    }
+
+    /// Takes as much of a text as still fits.
+    fn within_budget(&mut self, mut content: String) -> String {
+        let room = MAX_ANSWER - self.length;
+        if content.len() > room {
+            content.truncate(content.floor_char_boundary(room));
             self.error = Some("The answer grew too long and was cut off.".into());
+            self.cut_off = true;
             self.done = true;
         }
+        self.length += content.len();
+        content
     }
 
     /// The text so far as Markdown.
@@ -104,7 +121,11 @@ mod tests {
         while !answer.done {
             answer.add(delta(&"x".repeat(1000)));
         }
-        assert!(answer.markdown().len() < MAX_ANSWER + 2000);
-        assert!(answer.error.is_some());
+        assert_eq!(answer.markdown().len(), MAX_ANSWER);
+        assert!(answer.error.is_some() && answer.cut_off);
+        let mut answer = Answer::default();
+        answer.add(text(&"é".repeat(MAX_ANSWER)));
+        assert_eq!(answer.markdown().len(), MAX_ANSWER);
+        assert!(answer.cut_off);
     }
 }

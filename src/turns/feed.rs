@@ -7,15 +7,20 @@ use std::time::Duration;
 
 use baal_protocol::{ChatRequest, EventKind};
 use futures_util::StreamExt;
+use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::info;
 use uuid::Uuid;
 
 use super::agent_client::{AgentClient, AgentError, Events};
+use super::store;
 
 /// How long an agent may be away before its turn is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The wait before the first try again.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
 
 /// What comes of asking.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,48 +35,94 @@ pub enum Fed {
     Unknown(AgentError),
 }
 
-/// Asks the agent and feeds `events` until the turn is done or given up. `remembers`: the agent knows turns by id.
-pub async fn feed(client: AgentClient, request: ChatRequest, turn: Uuid, remembers: bool, events: mpsc::Sender<Fed>) {
-    let mut last_seq = 0;
-    let mut progress = Instant::now();
-    let mut wait = Duration::from_millis(250);
-    loop {
-        let opened = if last_seq > 0 { client.resume(turn, last_seq).await } else { client.chat(&request).await };
-        let before = last_seq;
-        let error = match opened {
-            Ok(stream) => match pass_on(stream, &mut last_seq, &events).await {
-                Ok(()) => return,
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
-        if last_seq > before {
-            progress = Instant::now();
-            wait = Duration::from_millis(250);
-        }
-        let last = match error {
-            AgentError::UnknownTurn if last_seq > 0 => {
-                last_seq = 0;
-                if events.send(Fed::Restarted).await.is_err() {
-                    return;
+/// What the feed works with.
+pub struct Feed {
+    /// For the agent's address, which may change while its turn is under way.
+    pub db: PgPool,
+    /// The agent.
+    pub client: AgentClient,
+    /// Its number.
+    pub agent_id: i64,
+    /// Whether it knows turns by id.
+    pub remembers: bool,
+    /// What it is asked.
+    pub request: ChatRequest,
+    /// The turn's id.
+    pub turn: Uuid,
+}
+
+impl Feed {
+    /// Asks the agent and feeds `events` until the turn is done or given up.
+    pub async fn run(mut self, events: mpsc::Sender<Fed>) {
+        let mut last_seq = 0;
+        let mut away_since = None;
+        let mut wait = FIRST_WAIT;
+        loop {
+            let opened = match last_seq {
+                0 => self.client.chat(&self.request).await,
+                seen => self.client.resume(self.turn, seen).await,
+            };
+            let error = match opened {
+                Ok(stream) => {
+                    let before = last_seq;
+                    let Err(error) = pass_on(stream, &mut last_seq, &events).await else { return };
+                    // It was there a moment ago; one that only ever breaks is asked less and less often.
+                    away_since = None;
+                    if last_seq > before {
+                        wait = FIRST_WAIT;
+                    }
+                    error
                 }
-                continue;
+                Err(error) => error,
+            };
+            let away = away_since.get_or_insert_with(Instant::now).elapsed();
+            let last = match error {
+                AgentError::UnknownTurn if last_seq > 0 => {
+                    last_seq = 0;
+                    if events.send(Fed::Restarted).await.is_err() {
+                        return;
+                    }
+                    None
+                }
+                AgentError::UnknownTurn => Some(Fed::Failed(AgentError::Refused(404))),
+                AgentError::Refused(_) | AgentError::NotRunning(_) => Some(Fed::Failed(error)),
+                AgentError::Broken(_) | AgentError::Unwell(_) if !self.remembers => Some(Fed::Unknown(error)),
+                _ if away > PATIENCE => Some(Fed::Failed(error)),
+                AgentError::Broken(_) | AgentError::Unwell(_) | AgentError::Unreachable(_) => {
+                    info!(%error, ?wait, "trying the agent again");
+                    None
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait), if last.is_none() => {}
+                () = events.closed() => return,
+                () = std::future::ready(()), if last.is_some() => {}
             }
-            AgentError::UnknownTurn => Some(Fed::Failed(AgentError::Refused(404))),
-            AgentError::Refused(_) => Some(Fed::Failed(error)),
-            AgentError::Broken(_) | AgentError::Unwell(_) if !remembers => Some(Fed::Unknown(error)),
-            _ if progress.elapsed() > PATIENCE => Some(Fed::Failed(error)),
-            AgentError::Broken(_) | AgentError::Unwell(_) | AgentError::Unreachable(_) => {
-                info!(%error, ?wait, "trying the agent again");
+            let last = match last {
+                None => self.look_again().await,
+                last => last,
+            };
+            if let Some(last) = last {
+                let _ = events.send(last).await; // silent-ok: nobody listens any more
+                return;
+            }
+            wait = (wait * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Learns where the agent is now: it may have moved, and what listens at its old address is not to get its secret.
+    async fn look_again(&mut self) -> Option<Fed> {
+        match store::agent_now(&self.db, self.agent_id).await {
+            Ok((status, Some(url))) if status == "running" => {
+                self.client.at(&url);
                 None
             }
-        };
-        if let Some(last) = last {
-            drop(events.send(last).await); // silent-ok: nobody listens any more
-            return;
+            Ok((status, _)) => Some(Fed::Failed(AgentError::NotRunning(status))),
+            Err(error) => {
+                info!(%error, "the agent's address could not be looked up");
+                None
+            }
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_secs(5));
     }
 }
 
@@ -83,7 +134,7 @@ async fn pass_on(mut stream: Events, last_seq: &mut i64, events: &mpsc::Sender<F
             continue;
         }
         *last_seq = event.seq.max(*last_seq);
-        let done = matches!(event.kind, EventKind::Done { .. });
+        let done = event.kind.is_last();
         if events.send(Fed::Event(event.kind)).await.is_err() || done {
             return Ok(());
         }

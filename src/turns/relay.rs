@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use super::store::{self, Claimed, Outcome};
 use crate::app::App;
 use crate::replica::Replica;
+use crate::telegram::api;
 use crate::telegram::markdown::{self, Formatted};
 use crate::telegram::outbox::{self, Call, method_name};
 use crate::telegram::text::{Buttons, edit_message, send_message};
@@ -47,6 +48,8 @@ pub struct Relay {
     next_edit: Instant,
     /// The message cannot be edited any more.
     gone: bool,
+    /// Whether a commit's outcome is not known, so that only the database knows `first_piece`.
+    unsure: bool,
 }
 
 impl Relay {
@@ -63,6 +66,7 @@ impl Relay {
             edit: None,
             next_edit: Instant::now() + FIRST_PIECE,
             gone: false,
+            unsure: false,
         }
     }
 
@@ -102,6 +106,15 @@ impl Relay {
     /// Brings the answer so far into the chat: the first piece, or an edit if the last one has returned.
     pub async fn show(&mut self, markdown: &str) -> Result<(), ClaimLost> {
         self.next_edit = Instant::now() + pace(markdown.len());
+        if self.unsure {
+            match store::first_piece(&self.app.db, &self.turn).await {
+                Ok(row) => (self.first_piece, self.unsure) = (row, false),
+                Err(error) => {
+                    debug!(%error, "it is not known yet whether there is a first piece");
+                    return Ok(());
+                }
+            }
+        }
         let Some(part) = markdown::messages(markdown).into_iter().next() else { return Ok(()) };
         if part == self.shown {
             return Ok(());
@@ -128,8 +141,9 @@ impl Relay {
             }
             Ok(None) => Err(ClaimLost),
             Err(error) => {
-                // The final text needs no first piece.
+                // The final text needs no first piece; but it must know of one that is there after all.
                 warn!(%error, "a first piece could not be queued");
+                self.unsure = true;
                 Ok(())
             }
         }
@@ -175,12 +189,12 @@ impl Relay {
         }
         self.settle().await;
         let Some(message_id) = self.message_id else { return };
-        if self.gone || self.next_edit > Instant::now() + 2 * pace(part.text.len()) || !self.replica.may_send() {
+        if self.gone || self.app.holds.wait(self.turn.place.chat_id).is_some() || !self.replica.may_send() {
             return;
         }
         let payload = edit_message(self.turn.place, message_id, &part, vec![]);
         let Ok(body) = serde_json::to_string(&payload) else { return };
-        let (app, timeout) = (self.app.clone(), self.replica.call_timeout());
+        let (app, timeout) = (self.app.clone(), self.replica.call_timeout().min(api::TIMEOUT));
         self.edit = Some(tokio::spawn(async move {
             let method = method_name::<teloxide_core::payloads::EditMessageText>();
             judge(&method, &app.telegram.call_raw(&method, body, timeout).await)
@@ -191,30 +205,29 @@ impl Relay {
     /// Waits for the edit under way, if any, and heeds what Telegram said to it.
     pub async fn settle(&mut self) {
         let Some(edit) = self.edit.take() else { return };
-        match edit.await {
-            Ok(Verdict::Done(_)) => {}
-            Ok(Verdict::Wait(wait)) => {
-                self.next_edit = Instant::now() + wait;
-                self.shown = Formatted::default();
-            }
+        let verdict = edit.await;
+        if matches!(verdict, Ok(Verdict::Done(_))) {
+            return;
+        }
+        // The message does not show what it was to show: the final text must not be taken for shown.
+        self.shown = Formatted::default();
+        match verdict {
+            Ok(Verdict::Wait(wait)) => self.app.holds.flood(self.turn.place.chat_id, wait),
             Ok(Verdict::SendAnew | Verdict::Unreachable(_) | Verdict::Refused(_) | Verdict::Moved(_)) => {
                 self.gone = true
             }
-            Ok(verdict) => {
-                debug!(?verdict, "an edit was lost; the next one or the final text makes up for it");
-                self.shown = Formatted::default();
-            }
-            Err(error) => warn!(%error, "an edit panicked"),
+            verdict => debug!(?verdict, "an edit was lost; the next one or the final text makes up for it"),
         }
     }
 
     /// Ends the turn: its outcome, and the final text as outbox rows, in one transaction.
     pub async fn finish(&mut self, outcome: &Outcome, markdown: &str, buttons: Buttons) -> Result<(), ClaimLost> {
         self.settle().await;
+        let parts = markdown::messages(markdown);
         let mut wait = Duration::from_millis(200);
         // Until the outcome is stored the turn is claimed and its chat waits.
         loop {
-            match self.try_finish(outcome, markdown, &buttons).await {
+            match self.try_finish(outcome, &parts, &buttons).await {
                 Ok(true) => break,
                 Ok(false) => return Err(ClaimLost),
                 Err(error) if self.replica.lost().is_cancelled() => {
@@ -230,18 +243,17 @@ impl Relay {
         Ok(())
     }
 
-    async fn try_finish(&self, outcome: &Outcome, markdown: &str, buttons: &Buttons) -> sqlx::Result<bool> {
+    async fn try_finish(&self, outcome: &Outcome, parts: &[Formatted], buttons: &Buttons) -> sqlx::Result<bool> {
         let place = self.turn.place;
         let mut tx = self.app.db.begin().await?;
-        if !store::finish(&mut tx, self.replica.id(), &self.turn, outcome).await? {
+        let Some(finished) = store::finish(&mut tx, self.replica.id(), &self.turn, outcome).await? else {
             return Ok(false);
-        }
-        let parts = markdown::messages(markdown);
+        };
         let last = parts.len().saturating_sub(1);
         for (index, part) in parts.iter().enumerate() {
             let buttons = if index == last { buttons.clone() } else { vec![] };
             let message = Call::reply(place.bot_id, place.chat_id, &send_message(place, part, buttons.clone()));
-            match self.first_piece.filter(|_| index == 0) {
+            match finished.first_piece.filter(|_| index == 0) {
                 None => drop(outbox::enqueue(&mut tx, &message).await?),
                 // A first piece that has not left yet becomes the final text.
                 Some(row) if outbox::replace(&mut tx, row, &message).await? => {}

@@ -6,7 +6,6 @@ use std::time::Duration;
 use baal_protocol::{ChatRequest, Sender};
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
@@ -14,11 +13,12 @@ use uuid::Uuid;
 
 use super::agent_client::{AgentClient, AgentError};
 use super::answer::Answer;
-use super::feed::{Fed, feed};
+use super::feed::{Fed, Feed};
 use super::relay::{ClaimLost, Relay};
 use super::store::{self, Claimed, Outcome, Request, Status};
 use crate::app::App;
 use crate::replica::Replica;
+use crate::slots::Slots;
 use crate::telegram::callback::Press;
 use crate::telegram::text::Buttons;
 use crate::telegram::texts;
@@ -30,6 +30,9 @@ const PARALLEL: usize = 2_000;
 const BATCH: usize = 64;
 const POLL: Duration = Duration::from_millis(500);
 
+/// How long a turn may take, keepalives or not: its chat waits for it.
+const DEADLINE: Duration = Duration::from_secs(3_600);
+
 /// How soon "typing…" is shown; an answer that comes sooner needs none.
 const TYPING_AFTER: Duration = Duration::from_millis(150);
 /// How often it is shown again: it lasts 5 s.
@@ -38,35 +41,29 @@ const TYPING_EVERY: Duration = Duration::from_millis(4_500);
 /// Runs turns until `stop`, then hands back those under way: an agent goes on by itself, and whoever claims the turn next
 /// attaches to it.
 pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
-    let mut under_way = JoinSet::new();
+    let mut slots = Slots::new(PARALLEL);
     while !stop.is_cancelled() {
-        while under_way.try_join_next().is_some() {}
-        let free = (PARALLEL - under_way.len()).min(BATCH);
+        slots.check("turns", async |held| store::release_strays(&app.db, replica.id(), &held).await).await;
+        let free = slots.free().min(BATCH);
         if free == 0 {
-            under_way.join_next().await;
+            slots.one_ends().await;
             continue;
         }
-        match store::claim(&app.db, replica.id(), app.bot_id, free as i64).await {
-            Ok(turns) => {
-                let more = turns.len() == free;
-                for turn in turns {
-                    under_way.spawn(run_one(app.clone(), replica.clone(), turn, stop.clone()));
-                }
-                if more {
-                    continue;
-                }
-            }
-            Err(error) => {
-                warn!(%error, "turns could not be claimed; trying again");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
+        let claim = store::claim(&app.db, replica.id(), app.bot_id, free as i64);
+        let turns = slots.claim("turns", claim).await.unwrap_or_default();
+        let more = turns.len() == free;
+        for turn in turns {
+            slots.spawn(turn.id, run_one(app.clone(), replica.clone(), turn, stop.clone()));
+        }
+        if more {
+            continue;
         }
         tokio::select! {
             () = app.wake.wait(Queue::Turns, POLL) => {}
             () = stop.cancelled() => {}
         }
     }
-    while under_way.join_next().await.is_some() {}
+    slots.all_end().await;
 }
 
 async fn run_one(app: App, replica: Replica, turn: Claimed, stop: CancellationToken) {
@@ -78,7 +75,8 @@ async fn run_one(app: App, replica: Replica, turn: Claimed, stop: CancellationTo
             Ok(Err(ClaimLost)) => warn!("the turn's claim was lost; letting go"),
             Err(_) => {
                 error!("running the turn panicked; trying again");
-                hand_back(&app, &replica, &turn, Duration::from_secs(5)).await;
+                // Not before an edit that may be under way is over.
+                hand_back(&app, &replica, &turn, replica.call_timeout(), true).await;
             }
         }
         // The next turn of this chat and agent may be free now.
@@ -90,12 +88,13 @@ async fn run_one(app: App, replica: Replica, turn: Claimed, stop: CancellationTo
 
 async fn drive(app: &App, replica: &Replica, turn: &Claimed, stop: &CancellationToken) -> Result<(), ClaimLost> {
     let mut relay = Relay::new(app.clone(), replica.clone(), turn.clone());
-    let mut events = match ask(app, replica, turn).await? {
-        Ok(events) => events,
+    let (client, mut events) = match ask(app, replica, turn).await? {
+        Ok(asked) => asked,
         Err(refusal) => return fail(&mut relay, &Answer::default(), refusal).await,
     };
     let mut answer = Answer::default();
     let mut typing = tokio::time::interval_at(Instant::now() + TYPING_AFTER, TYPING_EVERY);
+    let deadline = Instant::now() + DEADLINE;
     while !answer.done {
         tokio::select! {
             biased;
@@ -105,7 +104,7 @@ async fn drive(app: &App, replica: &Replica, turn: &Claimed, stop: &Cancellation
             }
             () = stop.cancelled() => {
                 relay.settle().await;
-                hand_back(app, replica, turn, Duration::ZERO).await;
+                hand_back(app, replica, turn, Duration::ZERO, false).await;
                 return Ok(());
             }
             fed = events.recv() => match fed {
@@ -117,7 +116,14 @@ async fn drive(app: &App, replica: &Replica, turn: &Claimed, stop: &Cancellation
             },
             () = tokio::time::sleep_until(relay.next_show()), if !answer.is_empty() => relay.show(&answer.markdown()).await?,
             _ = typing.tick(), if relay.is_silent() => relay.type_now(),
+            () = tokio::time::sleep_until(deadline) => {
+                cancel(client, turn.id);
+                return fail(&mut relay, &answer, Refusal::too_long()).await;
+            }
         }
+    }
+    if answer.cut_off {
+        cancel(client, turn.id);
     }
     let failed = answer.error.is_some();
     let outcome = outcome(&answer, if failed { Status::Failed } else { Status::Completed }, answer.error.clone());
@@ -125,6 +131,16 @@ async fn drive(app: &App, replica: &Replica, turn: &Claimed, stop: &Cancellation
     relay.finish(&outcome, &text, if failed { try_again(turn.id) } else { vec![] }).await?;
     info!(outcome.status = ?outcome.status, turn.tokens = outcome.completion_tokens, "turn finished");
     Ok(())
+}
+
+/// Tells the agent to stop; if that is lost, it merely works for nobody.
+fn cancel(client: AgentClient, turn: Uuid) {
+    let cancelling = async move {
+        if let Err(error) = client.cancel(turn).await {
+            info!(%error, "the agent could not be told to stop");
+        }
+    };
+    tokio::spawn(cancelling.in_current_span());
 }
 
 /// Why there is no answer.
@@ -143,6 +159,10 @@ impl Refusal {
 
     fn unknown(error: String) -> Self {
         Self { status: Status::Unknown, words: texts::ANSWER_LOST.into(), error }
+    }
+
+    fn too_long() -> Self {
+        Self { status: Status::Failed, words: texts::TOOK_TOO_LONG.into(), error: "the turn took too long".into() }
     }
 
     fn internal(error: &str) -> Self {
@@ -168,16 +188,22 @@ fn outcome(answer: &Answer, status: Status, error: Option<String>) -> Outcome {
         prompt_tokens: answer.prompt_tokens,
         completion_tokens: answer.completion_tokens,
         cost: answer.cost,
+        // What cost tokens or brought words counts, however it ended.
+        refund: status == Status::Failed && answer.is_empty() && answer.completion_tokens.is_none(),
     }
 }
 
 /// Puts the question to the agent; its events arrive on the channel.
-async fn ask(app: &App, replica: &Replica, turn: &Claimed) -> Result<Result<mpsc::Receiver<Fed>, Refusal>, ClaimLost> {
+async fn ask(
+    app: &App,
+    replica: &Replica,
+    turn: &Claimed,
+) -> Result<Result<(AgentClient, mpsc::Receiver<Fed>), Refusal>, ClaimLost> {
     if turn.reclaims >= store::MAX_RECLAIMS {
         return Ok(Err(Refusal::internal("every replica that ran it died")));
     }
     let (Some(url), "running") = (&turn.agent_url, turn.agent_status.as_str()) else {
-        let words = texts::agent_not_running(&turn.agent_name, &turn.agent_status);
+        let words = texts::agent_not_running(&texts::plain(&turn.agent_name), &turn.agent_status);
         let error = format!("the agent is {}", turn.agent_status);
         return Ok(Err(Refusal { status: Status::Failed, words, error }));
     };
@@ -211,14 +237,20 @@ async fn ask(app: &App, replica: &Replica, turn: &Claimed) -> Result<Result<mpsc
     let client = AgentClient::new(app.agents_http.clone(), url, secret);
     // Few, so that an agent that talks faster than we take it in is slowed down instead of filling our memory.
     let (sender, events) = mpsc::channel(16);
-    tokio::spawn(feed(client, request, turn.id, remembers, sender).in_current_span());
-    Ok(Ok(events))
+    let feed =
+        Feed { db: app.db.clone(), client: client.clone(), agent_id: turn.agent_id, remembers, request, turn: turn.id };
+    tokio::spawn(feed.run(sender).in_current_span());
+    Ok(Ok((client, events)))
 }
 
-async fn hand_back(app: &App, replica: &Replica, turn: &Claimed, wait: Duration) {
-    match store::hand_back(&app.db, replica.id(), turn, wait).await {
-        Ok(()) => app.wake.wake(Queue::Turns),
-        // With this replica's registration the claim will end too.
-        Err(error) => warn!(%error, "a turn could not be handed back"),
+async fn hand_back(app: &App, replica: &Replica, turn: &Claimed, wait: Duration, crashed: bool) {
+    while let Err(error) = store::hand_back(&app.db, replica.id(), turn, wait, crashed).await {
+        // Once this replica has left, the claim is worth nothing and the turn is taken back.
+        if !crashed || replica.lost().is_cancelled() {
+            warn!(%error, "a turn could not be handed back");
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
+    app.wake.wake(Queue::Turns);
 }

@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
 
+use crate::storable;
 use crate::telegram::text::Place;
 use crate::vault::Vault;
 
 /// Reclaims after which a turn is given up: each time, the replica that ran it died.
-pub const MAX_RECLAIMS: i32 = 5;
+/// Many, for what killed the replica was most likely not the turn: the agent does the work, and attaching to it is free.
+pub const MAX_RECLAIMS: i32 = 20;
 
 /// What the agent is asked, stored encrypted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -245,55 +247,96 @@ pub struct Outcome {
     pub completion_tokens: Option<i64>,
     /// US dollars.
     pub cost: Option<f64>,
+    /// Whether the message is given back to the user's count.
+    pub refund: bool,
 }
 
-/// Ends a turn, in the transaction that puts its answer into the outbox. `false`: the claim is lost, and the transaction
-/// must not commit. A turn that failed keeps its request for another try and gives the user's message back.
-pub async fn finish(conn: &mut PgConnection, replica: i64, turn: &Claimed, outcome: &Outcome) -> sqlx::Result<bool> {
-    let result = sqlx::query(
+/// A turn that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// The outbox row of its first piece, as the database knows it.
+    pub first_piece: Option<i64>,
+}
+
+/// Ends a turn, in the transaction that puts its answer into the outbox. `None`: the claim is lost, and the transaction
+/// must not commit. A turn that failed keeps its request for another try, and its message is given back to the user if
+/// nothing came of it.
+pub async fn finish(
+    conn: &mut PgConnection,
+    replica: i64,
+    turn: &Claimed,
+    outcome: &Outcome,
+) -> sqlx::Result<Option<Finished>> {
+    let row = sqlx::query(
         "with ended as (
            update turns set done = true, claimed_by = null, status = $4, error = $5, prompt_tokens = $6,
                   completion_tokens = $7, cost = $8, ended_at = now(),
                   request = case when $4 in ('failed', 'unknown') then request else '' end
-            where id = $1 and claimed_by = $2 and attempt = $3 and not done returning user_id, created_at),
+            where id = $1 and claimed_by = $2 and attempt = $3 and not done returning user_id, created_at, first_piece),
          refunded as (
            update usage u set messages = u.messages - 1 from ended e
-            where $4 = 'failed' and u.user_id = e.user_id and u.day = (e.created_at at time zone 'utc')::date)
-         select from ended",
+            where $9 and u.user_id = e.user_id and u.day = (e.created_at at time zone 'utc')::date)
+         select first_piece from ended",
     )
     .bind(turn.id)
     .bind(replica)
     .bind(turn.attempt)
     .bind(outcome.status.as_str())
-    .bind(&outcome.error)
+    .bind(outcome.error.as_deref().map(storable::reason))
     .bind(outcome.prompt_tokens)
     .bind(outcome.completion_tokens)
     .bind(outcome.cost)
+    .bind(outcome.refund)
     .fetch_optional(conn)
     .await?;
-    Ok(result.is_some())
+    Ok(row.map(|row| Finished { first_piece: row.get("first_piece") }))
 }
 
-/// Hands a turn back for any replica to go on with after `wait`.
-pub async fn hand_back(db: &PgPool, replica: i64, turn: &Claimed, wait: Duration) -> sqlx::Result<()> {
+/// The outbox row of a turn's first piece: after a commit whose outcome is not known, only the database can tell.
+pub async fn first_piece(db: &PgPool, turn: &Claimed) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar("select first_piece from turns where id = $1").bind(turn.id).fetch_one(db).await
+}
+
+/// Where the turn's agent is now: its status and base URL.
+pub async fn agent_now(db: &PgPool, agent_id: i64) -> sqlx::Result<(String, Option<String>)> {
+    sqlx::query_as("select status, url from agents where id = $1").bind(agent_id).fetch_one(db).await
+}
+
+/// Hands a turn back for any replica to go on with after `wait`. `crashed`: running it panicked, which counts like a
+/// replica's death.
+pub async fn hand_back(db: &PgPool, replica: i64, turn: &Claimed, wait: Duration, crashed: bool) -> sqlx::Result<()> {
     sqlx::query(
-        "update turns set claimed_by = null, run_at = now() + make_interval(secs => $4)
+        "update turns set claimed_by = null, reclaims = reclaims + $5::int, run_at = now() + make_interval(secs => $4)
           where id = $1 and claimed_by = $2 and attempt = $3 and not done",
     )
     .bind(turn.id)
     .bind(replica)
     .bind(turn.attempt)
     .bind(wait.as_secs_f64())
+    .bind(i32::from(crashed))
     .execute(db)
     .await?;
     Ok(())
 }
 
+/// Gives back what is claimed in this replica's name but not in hand (see [`crate::slots`]).
+pub async fn release_strays(db: &PgPool, replica: i64, held: &[Uuid]) -> sqlx::Result<u64> {
+    let result = sqlx::query("update turns set claimed_by = null where claimed_by = $1 and not done and id <> all($2)")
+        .bind(replica)
+        .bind(held)
+        .execute(db)
+        .await?;
+    Ok(result.rows_affected())
+}
+
 /// Frees the turns that unregistered replicas had claimed; whoever claims one next attaches to it at the agent.
 pub async fn take_back(conn: &mut PgConnection) -> sqlx::Result<u64> {
     let result = sqlx::query(
-        "update turns set claimed_by = null, reclaims = reclaims + 1
-          where not done and claimed_by is not null and not exists (select from replicas r where r.id = claimed_by)",
+        // What is locked at the moment is left to the next round.
+        "with lost as materialized (
+           select t.id from turns t where not t.done and t.claimed_by is not null
+              and not exists (select from replicas r where r.id = t.claimed_by) for update of t skip locked)
+         update turns t set claimed_by = null, reclaims = t.reclaims + 1 from lost where t.id = lost.id",
     )
     .execute(conn)
     .await?;
