@@ -87,7 +87,7 @@ impl Relay {
 
     /// Shows "typing…", which lasts 5 s in the client. Nobody misses a lost one.
     pub fn type_now(&self) {
-        if !self.replica.may_send() {
+        if !self.replica.may_send() || self.app.holds.wait(self.turn.place.chat_id).is_some() {
             return;
         }
         let (app, place) = (self.app.clone(), self.turn.place);

@@ -5,4 +5,5 @@ mod browser;
 mod conversation;
 mod faults;
 mod harness;
+mod program;
 mod updates;

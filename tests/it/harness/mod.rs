@@ -32,9 +32,16 @@ pub const POLL: Duration = Duration::from_millis(25);
 pub struct Builder {
     replicas: usize,
     env: Vec<(String, String)>,
+    http_apart: bool,
 }
 
 impl Builder {
+    /// The first program only serves HTTP, and a second one, not started yet, does the work.
+    pub fn http_apart(mut self) -> Self {
+        self.http_apart = true;
+        self.replicas(2)
+    }
+
     /// How many `baal serve` share the database; one unless said otherwise.
     pub fn replicas(mut self, count: usize) -> Self {
         self.replicas = count;
@@ -78,13 +85,17 @@ impl Builder {
                 env.retain(|(known, _)| known != name);
                 env.push((name.clone(), value.clone()));
             }
-            Baal::new(ports[index], env, dir.path().join(format!("baal-{index}.log")))
+            let mut arguments = vec!["serve", "--no-env-file"];
+            if self.http_apart && index == 0 {
+                arguments.push("--no-worker");
+            }
+            Baal::new(ports[index], env, dir.path().join(format!("baal-{index}.log")), arguments)
         });
         let baals: Vec<Baal> = baals.collect();
         let db = PgPoolOptions::new().max_connections(2).connect_lazy(&database_url).unwrap();
         // Held from here on, so that a failing start shows the logs as well.
         let stack = Stack { baals, simulator, db, dir };
-        for baal in &stack.baals {
+        for baal in stack.baals.iter().take(if self.http_apart { 1 } else { replicas }) {
             baal.start().await;
         }
         stack

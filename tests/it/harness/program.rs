@@ -15,12 +15,13 @@ pub struct Baal {
     port: u16,
     env: Vec<(String, String)>,
     log: PathBuf,
+    arguments: Vec<&'static str>,
     process: Mutex<Option<Supervised>>,
 }
 
 impl Baal {
-    pub(super) fn new(port: u16, env: Vec<(String, String)>, log: PathBuf) -> Self {
-        Self { port, env, log, process: Mutex::new(None) }
+    pub(super) fn new(port: u16, env: Vec<(String, String)>, log: PathBuf, arguments: Vec<&'static str>) -> Self {
+        Self { port, env, log, arguments, process: Mutex::new(None) }
     }
 
     /// Where it listens, also after a restart.
@@ -40,10 +41,11 @@ impl Baal {
         built("baal-agent");
         let env: Vec<(&str, &OsStr)> =
             self.env.iter().map(|(name, value)| (name.as_str(), OsStr::new(value))).collect();
+        let arguments: Vec<&OsStr> = self.arguments.iter().map(OsStr::new).collect();
         let started = Supervised::spawn(&Spec {
             name: "baal serve",
             program: program.as_os_str(),
-            args: &["serve", "--no-env-file"].map(OsStr::new),
+            args: &arguments,
             env: &env,
             log: &self.log,
             speaks: false,
