@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use crate::config::Config;
 use crate::telegram::api::Api;
 use crate::telegram::holds::Holds;
-use crate::telegram::sender::Receipts;
+use crate::telegram::receipts::Receipts;
 use crate::wake::Wake;
 
 /// Handles of one process; cheap to clone.

@@ -13,6 +13,7 @@ pub mod replica;
 pub mod serve;
 mod slots;
 mod storable;
+mod take_back;
 pub mod telegram;
 pub mod telemetry;
 pub mod turns;

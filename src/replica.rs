@@ -1,7 +1,7 @@
 //! A running process as the database knows it.
 //!
 //! Invariant: **a claim is valid while its claimant is registered.** A replica beats; whoever finds another's beat too old
-//! deletes its registration, and rows claimed by unregistered replicas are taken back. A replica that was stopped and
+//! deletes its registration, and rows claimed by unregistered replicas are [taken back](crate::take_back). A replica that was stopped and
 //! wakes again finds itself unregistered: its writes name claimant and attempt, touch no row, and it lets go. Before that
 //! it must not reach out either: it sends only while its last beat is younger than half of the expiry
 //! ([`Replica::may_send`]).
@@ -15,8 +15,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::app::App;
-use crate::wake::Queue;
-use crate::{jobs, telegram, turns};
 
 #[derive(Debug)]
 struct Inner {
@@ -78,6 +76,11 @@ impl Replica {
         self.0.expiry / 2
     }
 
+    /// Seconds without a beat after which a registration is worth nothing.
+    pub fn expiry(&self) -> Duration {
+        self.0.expiry
+    }
+
     /// Registered workers, at least 1.
     pub fn workers(&self) -> i64 {
         self.0.workers.load(Ordering::Relaxed).max(1)
@@ -88,17 +91,8 @@ impl Replica {
         &self.0.lost
     }
 
-    /// Beats, and takes back the claims of the dead, until `stop` or until the registration is found gone.
-    pub async fn keep(app: &App, replica: &Self, stop: &CancellationToken) {
-        // Apart from each other: whatever taking back has to wait for must not keep this replica from beating.
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = replica.keep_beating(app) => {}
-            () = replica.keep_taking_back(app) => {}
-        }
-    }
-
-    async fn keep_beating(&self, app: &App) {
+    /// Beats until the registration is found gone.
+    pub async fn keep_beating(&self, app: &App) {
         loop {
             match tokio::time::timeout(self.0.expiry / 3, self.beat(&app.db)).await {
                 Ok(Ok(true)) => {
@@ -112,17 +106,6 @@ impl Replica {
                 }
                 Ok(Err(error)) => warn!(%error, "the replica could not beat"),
                 Err(_) => warn!("the replica could not beat in time"),
-            }
-            tokio::time::sleep(self.0.expiry / 6).await;
-        }
-    }
-
-    async fn keep_taking_back(&self, app: &App) {
-        loop {
-            match tokio::time::timeout(self.0.expiry, take_back(app)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(%error, "claims of dead replicas could not be taken back; trying again"),
-                Err(_) => warn!("claims of dead replicas could not be taken back in time; trying again"),
             }
             tokio::time::sleep(self.0.expiry / 6).await;
         }
@@ -166,33 +149,4 @@ impl Replica {
         .await?;
         Ok(holder == Some(self.0.id))
     }
-}
-
-/// Deletes registrations that expired and frees what unregistered replicas had claimed. One replica at a time does it.
-async fn take_back(app: &App) -> sqlx::Result<()> {
-    let mut tx = app.db.begin().await?;
-    let mine: bool =
-        sqlx::query_scalar("select pg_try_advisory_xact_lock(hashtext('baal take back'))").fetch_one(&mut *tx).await?;
-    if !mine {
-        return Ok(());
-    }
-    let dead: Vec<i64> =
-        sqlx::query_scalar("delete from replicas where expires_at < now() returning id").fetch_all(&mut *tx).await?;
-    let freed = [
-        (Queue::Updates, telegram::inbox::take_back(&mut tx).await?),
-        (Queue::Outbox, telegram::outbox::take_back(&mut tx).await?),
-        (Queue::Turns, turns::store::take_back(&mut tx).await?),
-        (Queue::Jobs, jobs::store::take_back(&mut tx).await?),
-    ];
-    tx.commit().await?;
-    if !dead.is_empty() {
-        warn!(replicas = ?dead, "replicas stopped beating and were given up");
-    }
-    for (queue, count) in freed {
-        if count > 0 {
-            info!(?queue, count, "work of dead replicas was taken back");
-            app.wake.wake(queue);
-        }
-    }
-    Ok(())
 }

@@ -13,8 +13,7 @@ use tracing::{error, info, warn};
 use crate::app::{App, MIGRATIONS};
 use crate::config::{Config, TelegramMode};
 use crate::replica::Replica;
-use crate::wake::Wake;
-use crate::{cloud, http, janitor, jobs, telegram, turns};
+use crate::{cloud, http, janitor, jobs, take_back, telegram, turns};
 
 /// How long work may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(20);
@@ -146,8 +145,8 @@ async fn work_registered(app: &App, replica: &Replica, parts: Parts, stop: &Canc
         }};
     }
     let mut beat = JoinSet::new();
-    start!(beat, beating, Replica::keep);
-    start!(workers, working, Wake::relay);
+    start!(beat, beating, stay_alive);
+    start!(workers, working, relay_wakes);
     if parts.workers {
         start!(workers, working, telegram::dispatcher::run);
         start!(workers, working, turns::run);
@@ -174,4 +173,17 @@ async fn work_registered(app: &App, replica: &Replica, parts: Parts, stop: &Canc
     beating.cancel();
     while beat.join_next().await.is_some() {}
     replica.leave(&app.db).await;
+}
+
+/// Beats, and takes back the claims of the dead, until `stop` or until the registration is found gone.
+pub async fn stay_alive(app: &App, replica: &Replica, stop: &CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = replica.keep_beating(app) => {}
+        () = take_back::keep(app, replica) => {}
+    }
+}
+
+async fn relay_wakes(app: &App, _: &Replica, stop: &CancellationToken) {
+    app.wake.relay(&app.db, stop).await;
 }

@@ -16,9 +16,6 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::app::App;
-use crate::replica::Replica;
-
 /// A queue whose workers can be woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queue {
@@ -77,11 +74,11 @@ impl Wake {
     }
 
     /// Carries wake-ups to and from other replicas until `stop`.
-    pub async fn relay(app: &App, _: &Replica, stop: &CancellationToken) {
+    pub async fn relay(&self, pool: &PgPool, stop: &CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = app.wake.send(&app.db) => {}
-            () = app.wake.listen(&app.db) => {}
+            () = self.send(pool) => {}
+            () = self.listen(pool) => {}
         }
     }
 

@@ -11,6 +11,7 @@ pub mod markdown;
 pub mod outbox;
 mod pace;
 pub mod polling;
+pub mod receipts;
 pub mod sender;
 pub mod setup;
 pub mod text;

@@ -4,11 +4,9 @@
 //! that Telegram said so and the row records its `message_id`. A claimed row is in flight: should this process die, the
 //! row is found claimed by nobody alive and marked `uncertain` ([`outbox::take_back`]).
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -27,34 +25,6 @@ const PARALLEL: usize = 128;
 /// Ends recorded in one statement at most.
 const BATCH: usize = 64;
 const POLL: Duration = Duration::from_millis(500);
-
-/// Those in this process who wait to learn a message's id; a mere shortcut, for the row says it too.
-#[derive(Debug, Clone, Default)]
-pub struct Receipts(Arc<Mutex<HashMap<i64, oneshot::Sender<Option<i64>>>>>);
-
-impl Receipts {
-    /// To be called before the row is committed.
-    pub fn expect(&self, outbox_id: i64) -> oneshot::Receiver<Option<i64>> {
-        let (tell, told) = oneshot::channel();
-        self.lock().insert(outbox_id, tell);
-        told
-    }
-
-    /// Nobody waits for this row any more.
-    pub fn forget(&self, outbox_id: i64) {
-        self.lock().remove(&outbox_id);
-    }
-
-    fn tell(&self, outbox_id: i64, message_id: Option<i64>) {
-        if let Some(waiter) = self.lock().remove(&outbox_id) {
-            let _ = waiter.send(message_id); // silent-ok: the waiter has gone
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, oneshot::Sender<Option<i64>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What a call's task needs.
 #[derive(Clone)]

@@ -181,7 +181,7 @@ impl World {
         let (app, token) = (self.app.clone(), stop.clone());
         let task = tokio::spawn(async move {
             tokio::join!(
-                Replica::keep(&app, &replica, &token),
+                baal::serve::stay_alive(&app, &replica, &token),
                 jobs::worker::run(&app, &replica, &token),
                 cloud::supervisor::supervise(&app, &replica, &token),
             );

@@ -3,16 +3,22 @@
 //! Every variable is declared once, in [`settings!`] below, with its documentation; `.env.example` and the help of
 //! `baal serve` are made from the same lines. Loading collects all problems and reports them together.
 
+mod choices;
+mod parse;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 
+pub use self::choices::{CloudKind, LogFormat, Model, Models, TelegramMode, Visibility};
+use self::parse::{
+    any_secret, any_text, base_url, bot_id, bot_token, database_url, expand_home, from_str, in_range,
+    optional_base_url, optional_path, path, vault, webhook_secret,
+};
 use crate::vault::Vault;
 
 /// One environment variable.
@@ -110,105 +116,6 @@ const DEFAULT_MODELS: &str = r#"[{"id":"qwen3-coder-next","name":"Qwen3 Coder Ne
 
 /// Variables of the Python system that mean nothing here.
 const RETIRED: [&str; 2] = ["DB_PATH", "POOL_DB_PATH"];
-
-macro_rules! choice {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name { $($(#[$vmeta])* $variant),+ }
-
-        impl $name {
-            /// The word in the configuration.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = String;
-            fn from_str(text: &str) -> Result<Self, String> {
-                match text {
-                    $($text => Ok(Self::$variant),)+
-                    _ => Err(format!("must be one of: {}", [$($text),+].join(", "))),
-                }
-            }
-        }
-    };
-}
-
-choice! {
-    /// How updates arrive.
-    TelegramMode {
-        /// Telegram calls us.
-        Webhook = "webhook",
-        /// We call `getUpdates`.
-        Polling = "polling",
-    }
-}
-choice! {
-    /// Where agents run.
-    CloudKind {
-        /// As processes of this host.
-        Local = "local",
-    }
-}
-choice! {
-    /// Who may open an agent by its number.
-    Visibility {
-        /// Everybody.
-        Public = "public",
-        /// Its owner.
-        Unlisted = "unlisted",
-    }
-}
-choice! {
-    /// The form of log lines.
-    LogFormat {
-        /// For people.
-        Human = "human",
-        /// For machines.
-        Json = "json",
-    }
-}
-
-/// A model that users choose from.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Model {
-    /// The id at the inference service.
-    pub id: String,
-    /// What people call it.
-    pub name: String,
-    /// One line on what it is good at.
-    #[serde(default)]
-    pub description: String,
-    /// Context size in tokens.
-    #[serde(default)]
-    pub context: u32,
-}
-
-/// [`Model`]s in the order in which they are offered; never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Models(pub Vec<Model>);
-
-impl Models {
-    /// The model of this id.
-    pub fn get(&self, id: &str) -> Option<&Model> {
-        self.0.iter().find(|model| model.id == id)
-    }
-}
-
-impl FromStr for Models {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let models: Vec<Model> =
-            serde_json::from_str(text).map_err(|e| format!("is not a JSON list of models ({e})"))?;
-        if models.is_empty() {
-            return Err("names no model".into());
-        }
-        Ok(Self(models))
-    }
-}
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -330,97 +237,6 @@ impl Source {
         };
         // Neither the value nor anything made from it is shown: it may be a secret in the wrong place.
         parse(&value).map_err(|why| problems.push(format!("{name} {why} (example: {example})"))).ok()
-    }
-}
-
-fn expand_home(path: &str) -> PathBuf {
-    match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
-        (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
-        _ => PathBuf::from(path),
-    }
-}
-
-fn bot_id(token: &str) -> Option<i64> {
-    let (id, secret) = token.split_once(':')?;
-    let plausible = secret.len() >= 10 && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    id.parse().ok().filter(|id| plausible && *id > 0)
-}
-
-fn bot_token(text: &str) -> Result<SecretString, String> {
-    bot_id(text).map(|_| text.into()).ok_or_else(|| "is not a bot token".into())
-}
-
-fn webhook_secret(text: &str) -> Result<Option<SecretString>, String> {
-    match text {
-        "" => Ok(None),
-        _ if text.len() <= 256 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') => {
-            Ok(Some(text.into()))
-        }
-        _ => Err("must be 1 to 256 characters of A-Z a-z 0-9 _ -".into()),
-    }
-}
-
-fn base_url(text: &str) -> Result<String, String> {
-    let url = reqwest::Url::parse(text).map_err(|_| "is not a URL".to_owned())?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err("must begin with http:// or https:// and name a host".into());
-    }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
-        return Err("must carry no user name, password or query".into());
-    }
-    Ok(text.trim_end_matches('/').to_owned())
-}
-
-fn optional_base_url(text: &str) -> Result<Option<String>, String> {
-    if text.is_empty() { Ok(None) } else { base_url(text).map(Some) }
-}
-
-fn database_url(text: &str) -> Result<SecretString, String> {
-    let known = text.starts_with("postgres://") || text.starts_with("postgresql://");
-    match sqlx::postgres::PgConnectOptions::from_str(text) {
-        Ok(_) if known => Ok(text.into()),
-        _ => Err("is not a postgres:// URL".into()),
-    }
-}
-
-fn vault(text: &str) -> Result<Vault, String> {
-    Vault::new(&text.into()).ok_or_else(|| "is not a Fernet key (32 bytes in URL-safe base64)".into())
-}
-
-fn any_secret(text: &str) -> Result<SecretString, String> {
-    Ok(text.into())
-}
-
-fn any_text(text: &str) -> Result<String, String> {
-    Ok(text.to_owned())
-}
-
-fn path(text: &str) -> Result<PathBuf, String> {
-    Ok(expand_home(text))
-}
-
-fn optional_path(text: &str) -> Result<Option<PathBuf>, String> {
-    if text.is_empty() { Ok(None) } else { path(text).map(Some) }
-}
-
-fn from_str<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|e: T::Err| {
-        let why = e.to_string();
-        if why.starts_with("must") || why.starts_with("is not") || why.starts_with("names") {
-            why
-        } else {
-            format!("is not valid: {why}")
-        }
-    })
-}
-
-fn in_range<T>(text: &str, low: T, high: T) -> Result<T, String>
-where
-    T: FromStr + PartialOrd + std::fmt::Display,
-{
-    match text.parse::<T>() {
-        Ok(number) if number >= low && number <= high => Ok(number),
-        _ => Err(format!("must be a number from {low} to {high}")),
     }
 }
 

@@ -1,0 +1,104 @@
+//! Values of the configuration that are one of a few, and the models.
+
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+macro_rules! choice {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$vmeta])* $variant),+ }
+
+        impl $name {
+            /// The word in the configuration.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(format!("must be one of: {}", [$($text),+].join(", "))),
+                }
+            }
+        }
+    };
+}
+
+choice! {
+    /// How updates arrive.
+    TelegramMode {
+        /// Telegram calls us.
+        Webhook = "webhook",
+        /// We call `getUpdates`.
+        Polling = "polling",
+    }
+}
+choice! {
+    /// Where agents run.
+    CloudKind {
+        /// As processes of this host.
+        Local = "local",
+    }
+}
+choice! {
+    /// Who may open an agent by its number.
+    Visibility {
+        /// Everybody.
+        Public = "public",
+        /// Its owner.
+        Unlisted = "unlisted",
+    }
+}
+choice! {
+    /// The form of log lines.
+    LogFormat {
+        /// For people.
+        Human = "human",
+        /// For machines.
+        Json = "json",
+    }
+}
+
+/// A model that users choose from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// The id at the inference service.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// One line on what it is good at.
+    #[serde(default)]
+    pub description: String,
+    /// Context size in tokens.
+    #[serde(default)]
+    pub context: u32,
+}
+
+/// [`Model`]s in the order in which they are offered; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Models(pub Vec<Model>);
+
+impl Models {
+    /// The model of this id.
+    pub fn get(&self, id: &str) -> Option<&Model> {
+        self.0.iter().find(|model| model.id == id)
+    }
+}
+
+impl FromStr for Models {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let models: Vec<Model> =
+            serde_json::from_str(text).map_err(|e| format!("is not a JSON list of models ({e})"))?;
+        if models.is_empty() {
+            return Err("names no model".into());
+        }
+        Ok(Self(models))
+    }
+}

@@ -1,0 +1,100 @@
+//! From a variable's text to its value. What is wrong is said without the value, which may be a secret in the wrong place;
+//! each message goes on behind the variable's name.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use secrecy::SecretString;
+
+use crate::vault::Vault;
+
+pub(super) fn expand_home(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
+        (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+        _ => PathBuf::from(path),
+    }
+}
+
+pub(super) fn bot_id(token: &str) -> Option<i64> {
+    let (id, secret) = token.split_once(':')?;
+    let plausible = secret.len() >= 10 && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    id.parse().ok().filter(|id| plausible && *id > 0)
+}
+
+pub(super) fn bot_token(text: &str) -> Result<SecretString, String> {
+    bot_id(text).map(|_| text.into()).ok_or_else(|| "is not a bot token".into())
+}
+
+pub(super) fn webhook_secret(text: &str) -> Result<Option<SecretString>, String> {
+    match text {
+        "" => Ok(None),
+        _ if text.len() <= 256 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') => {
+            Ok(Some(text.into()))
+        }
+        _ => Err("must be 1 to 256 characters of A-Z a-z 0-9 _ -".into()),
+    }
+}
+
+pub(super) fn base_url(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text).map_err(|_| "is not a URL".to_owned())?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err("must begin with http:// or https:// and name a host".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+        return Err("must carry no user name, password or query".into());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+pub(super) fn optional_base_url(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() { Ok(None) } else { base_url(text).map(Some) }
+}
+
+pub(super) fn database_url(text: &str) -> Result<SecretString, String> {
+    let known = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    match sqlx::postgres::PgConnectOptions::from_str(text) {
+        Ok(_) if known => Ok(text.into()),
+        _ => Err("is not a postgres:// URL".into()),
+    }
+}
+
+pub(super) fn vault(text: &str) -> Result<Vault, String> {
+    Vault::new(&text.into()).ok_or_else(|| "is not a Fernet key (32 bytes in URL-safe base64)".into())
+}
+
+pub(super) fn any_secret(text: &str) -> Result<SecretString, String> {
+    Ok(text.into())
+}
+
+pub(super) fn any_text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(expand_home(text))
+}
+
+pub(super) fn optional_path(text: &str) -> Result<Option<PathBuf>, String> {
+    if text.is_empty() { Ok(None) } else { path(text).map(Some) }
+}
+
+pub(super) fn from_str<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|e: T::Err| {
+        let why = e.to_string();
+        if why.starts_with("must") || why.starts_with("is not") || why.starts_with("names") {
+            why
+        } else {
+            format!("is not valid: {why}")
+        }
+    })
+}
+
+pub(super) fn in_range<T>(text: &str, low: T, high: T) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + std::fmt::Display,
+{
+    match text.parse::<T>() {
+        Ok(number) if number >= low && number <= high => Ok(number),
+        _ => Err(format!("must be a number from {low} to {high}")),
+    }
+}
