@@ -71,12 +71,11 @@ impl App {
 
 fn connect_lazily(config: &Config) -> anyhow::Result<PgPool> {
     let options: PgConnectOptions = config.database_url.expose_secret().parse()?;
-    // A process that was frozen in the middle of a transaction must not keep its locks from those that take its work over,
-    // and nobody may wait for a lock for longer than a lease.
+    // A process that was frozen in the middle of a transaction must not keep its locks from those that take its work over.
     let half = format!("{}ms", config.lease.as_millis() / 2);
     let options = options
         .application_name("baal")
-        .options([("idle_in_transaction_session_timeout", half.as_str()), ("lock_timeout", half.as_str())]);
+        .options([("idle_in_transaction_session_timeout", half.as_str()), ("lock_timeout", "20s")]);
     Ok(PgPoolOptions::new()
         .max_connections(config.database_connections)
         // Asking "are you there?" before each use costs a quarter of the throughput; a dead connection shows as an
