@@ -43,6 +43,18 @@ impl<K: Eq + Hash + Clone> Held<K> {
     }
 }
 
+/// Lets go of a row at the end of its task, also by a panic.
+struct LetGo<K: Eq + Hash + Clone> {
+    held: Held<K>,
+    key: K,
+}
+
+impl<K: Eq + Hash + Clone> Drop for LetGo<K> {
+    fn drop(&mut self) {
+        self.held.let_go(&self.key);
+    }
+}
+
 impl<K: Eq + Hash + Clone + Send + 'static> Slots<K> {
     /// Places for `most` tasks.
     pub fn new(most: usize) -> Self {
@@ -62,10 +74,10 @@ impl<K: Eq + Hash + Clone + Send + 'static> Slots<K> {
 
     /// Works at a row; its key stays in hand until the task ends.
     pub fn spawn(&mut self, key: K, work: impl Future<Output = ()> + Send + 'static) {
-        let held = self.held();
-        self.spawn_holding(key.clone(), async move {
+        let guard = LetGo { held: self.held(), key: key.clone() };
+        self.spawn_holding(key, async move {
             work.await;
-            held.let_go(&key);
+            drop(guard);
         });
     }
 

@@ -4,8 +4,10 @@
 //! that Telegram said so and the row records its `message_id`. A claimed row is in flight: should this process die, the
 //! row is found claimed by nobody alive and marked `uncertain` ([`outbox::take_back`]).
 
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -14,7 +16,7 @@ use super::api;
 use super::conversation;
 use super::outbox::{self, Claimed, Ended, Kind};
 use super::pace::Pace;
-use super::verdict::{Verdict, judge};
+use super::verdict::{Verdict, judge, sends};
 use crate::app::App;
 use crate::replica::Replica;
 use crate::slots::{Held, Slots};
@@ -54,7 +56,7 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
             pace.took(now, calls.len(), calls.iter().filter(|c| c.kind == Kind::Notice).count());
             let more = calls.len() == allowed.calls;
             for call in calls {
-                slots.spawn_holding(call.id, make(sending.clone(), call));
+                slots.spawn_holding(call.id, make_or_hand_back(sending.clone(), call));
             }
             if more {
                 continue;
@@ -86,6 +88,16 @@ async fn heed_telegram(app: &App, replica: &Replica, pace: &mut Pace) {
     match pace.refresh(&app.db, app.bot_id).await {
         Ok(()) => app.holds.pause(pace.paused_until()),
         Err(error) => warn!(%error, "the bot's pace could not be read"),
+    }
+}
+
+/// Makes a call; should that panic, nobody knows how far it came.
+async fn make_or_hand_back(sending: Sending, call: Claimed) {
+    let making = AssertUnwindSafe(make(sending.clone(), call.clone())).catch_unwind();
+    if making.await.is_err() {
+        error!(outbox.id = call.id, call.method, "making a call to Telegram panicked");
+        let again = Again { wait: Duration::from_secs(30), failed: true, uncertain: sends(&call.method) };
+        sending.hand_back(&call, "making the call panicked", again).await;
     }
 }
 

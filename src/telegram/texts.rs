@@ -25,6 +25,9 @@ pub const ANSWER_LOST: &str =
 /// An answer that never ended.
 pub const TOOK_TOO_LONG: &str = "The agent worked at this for an hour without coming to an end, so it was stopped.";
 
+/// An answer without anything to see.
+pub const NOTHING_TO_SAY: &str = "(The agent had nothing to say.)";
+
 /// A text and its buttons.
 pub type Message = (Formatted, Buttons);
 
@@ -155,7 +158,6 @@ pub fn plain(name: &str) -> String {
 /// A turn's whole text: what the agent said, and what went wrong.
 pub fn final_text(markdown: &str, error: Option<&str>) -> String {
     match error {
-        None if markdown.trim().is_empty() => "(The agent had nothing to say.)".into(),
         None => markdown.to_owned(),
         Some(error) if markdown.trim().is_empty() => format!("⚠️ {error}"),
         // On its own even if the text ends within a code block.

@@ -19,6 +19,7 @@ use crate::telegram::api;
 use crate::telegram::markdown::{self, Formatted};
 use crate::telegram::outbox::{self, Call, method_name};
 use crate::telegram::text::{Buttons, edit_message, send_message};
+use crate::telegram::texts;
 use crate::telegram::verdict::{Verdict, judge};
 use crate::wake::Queue;
 
@@ -223,7 +224,11 @@ impl Relay {
     /// Ends the turn: its outcome, and the final text as outbox rows, in one transaction.
     pub async fn finish(&mut self, outcome: &Outcome, markdown: &str, buttons: Buttons) -> Result<(), ClaimLost> {
         self.settle().await;
-        let parts = markdown::messages(markdown);
+        let mut parts = markdown::messages(markdown);
+        if parts.is_empty() {
+            // Markdown of which nothing is to be seen.
+            parts = markdown::messages(texts::NOTHING_TO_SAY);
+        }
         let mut wait = Duration::from_millis(200);
         // Until the outcome is stored the turn is claimed and its chat waits.
         loop {
