@@ -56,7 +56,7 @@ create table updates (
   primary key (bot_id, update_id)
 ) with (fillfactor = 80);
 create index updates_open on updates (bot_id, chat_id, update_id) where not done;
-create index updates_age on updates (update_id) where not done;
+create index updates_age on updates (bot_id, update_id) where not done;
 create index updates_dead on updates (received_at) where done and error is not null;
 create index updates_received on updates using brin (received_at);
 alter table updates alter column done set statistics 0;

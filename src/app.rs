@@ -73,9 +73,14 @@ fn connect_lazily(config: &Config) -> anyhow::Result<PgPool> {
     let options: PgConnectOptions = config.database_url.expose_secret().parse()?;
     // A process that was frozen in the middle of a transaction must not keep its locks from those that take its work over.
     let half = format!("{}ms", config.lease.as_millis() / 2);
-    let options = options
-        .application_name("baal")
-        .options([("idle_in_transaction_session_timeout", half.as_str()), ("lock_timeout", "20s")]);
+    let options = options.application_name("baal").options([
+        ("idle_in_transaction_session_timeout", half.as_str()),
+        ("lock_timeout", "20s"),
+        // Prepared statements keep plans that were made when a table was all but empty; the compiler costs more than
+        // any of these statements.
+        ("enable_seqscan", "off"),
+        ("jit", "off"),
+    ]);
     Ok(PgPoolOptions::new()
         .max_connections(config.database_connections)
         // Asking "are you there?" before each use costs a quarter of the throughput; a dead connection shows as an

@@ -89,7 +89,8 @@ pub async fn claim(conn: &mut PgConnection, replica_id: i64, limit: i64) -> sqlx
             where not done and claimed_by is null and run_at <= now()
               and exists (select from replicas where id = $1 and expires_at > now())
             order by run_at limit $2 for update skip locked)
-         update jobs j set claimed_by = $1, attempt = j.attempt + 1 from ready where j.id = ready.id returning j.*",
+         update jobs j set claimed_by = $1, attempt = j.attempt + 1 where j.id = any(array(select ready.id from ready))
+         returning j.*",
     )
     .bind(replica_id)
     .bind(limit)

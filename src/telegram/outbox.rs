@@ -195,7 +195,7 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64, notices: 
                    and not exists (select from outbox t where t.id = o.edits and not t.done))
               and exists (select from replicas where id = $1 and expires_at > now())
             order by o.id limit $3 for update of o skip locked)
-         update outbox q set claimed_by = $1, attempt = q.attempt + 1 from c where q.id = c.id
+         update outbox q set claimed_by = $1, attempt = q.attempt + 1 where q.id = any(array(select c.id from c))
          returning q.id, q.chat_id, q.method, q.payload::text as payload, q.edits, q.kind, q.attempt, q.failures,
                    q.created_at < now() - interval '1 day' as stale,
                    (select t.message_id from outbox t where t.id = q.edits) as target",

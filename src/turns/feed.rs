@@ -135,7 +135,12 @@ async fn pass_on(mut stream: Events, last_seq: &mut i64, events: &mpsc::Sender<F
         }
         *last_seq = event.seq.max(*last_seq);
         let done = event.kind.is_last();
-        if events.send(Fed::Event(event.kind)).await.is_err() || done {
+        let heard = events.send(Fed::Event(event.kind)).await.is_ok();
+        if done {
+            // To the end of the body, so that the connection can be used again; it follows at once.
+            let _ = tokio::time::timeout(Duration::from_secs(1), stream.next()).await; // silent-ok: see above
+        }
+        if done || !heard {
             return Ok(());
         }
     }

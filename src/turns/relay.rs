@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -249,28 +250,51 @@ impl Relay {
     }
 
     async fn try_finish(&self, outcome: &Outcome, parts: &[Formatted], buttons: &Buttons) -> sqlx::Result<bool> {
-        let place = self.turn.place;
+        let (replica, turn) = (self.replica.id(), &self.turn);
+        let messages: Vec<Call> = (0..parts.len()).map(|index| self.message(parts, index, buttons)).collect();
+        if self.first_piece.is_none() && !self.unsure {
+            let mut conn = self.app.db.acquire().await?;
+            return Ok(store::finish(&mut conn, replica, turn, outcome, &messages).await?.is_some());
+        }
         let mut tx = self.app.db.begin().await?;
-        let Some(finished) = store::finish(&mut tx, self.replica.id(), &self.turn, outcome).await? else {
-            return Ok(false);
-        };
-        let last = parts.len().saturating_sub(1);
-        for (index, part) in parts.iter().enumerate() {
-            let buttons = if index == last { buttons.clone() } else { vec![] };
-            let message = Call::reply(place.bot_id, place.chat_id, &send_message(place, part, buttons.clone()));
+        let Some(finished) = store::finish(&mut tx, replica, turn, outcome, &[]).await? else { return Ok(false) };
+        for (index, message) in messages.iter().enumerate() {
             match finished.first_piece.filter(|_| index == 0) {
-                None => drop(outbox::enqueue(&mut tx, &message).await?),
-                // A first piece that has not left yet becomes the final text.
-                Some(row) if outbox::replace(&mut tx, row, &message).await? => {}
-                Some(_) if *part == self.shown && buttons.is_empty() => {}
-                Some(row) => {
-                    let edit = edit_message(place, 0, part, buttons);
-                    outbox::enqueue(&mut tx, &Call::reply(place.bot_id, place.chat_id, &edit).editing(row)).await?;
-                }
+                Some(row) => self.finish_first(&mut tx, row, message, parts, buttons).await?,
+                None => drop(outbox::enqueue(&mut tx, message).await?),
             }
         }
         tx.commit().await?;
         Ok(true)
+    }
+
+    /// Makes the first piece the first part of the final text.
+    async fn finish_first(
+        &self,
+        conn: &mut PgConnection,
+        row: i64,
+        message: &Call,
+        parts: &[Formatted],
+        buttons: &Buttons,
+    ) -> sqlx::Result<()> {
+        // One that has not left yet becomes the final text.
+        if outbox::replace(conn, row, message).await? {
+            return Ok(());
+        }
+        let buttons = if parts.len() == 1 { buttons.clone() } else { vec![] };
+        if parts[0] == self.shown && buttons.is_empty() {
+            return Ok(());
+        }
+        let place = self.turn.place;
+        let edit = edit_message(place, 0, &parts[0], buttons);
+        outbox::enqueue(conn, &Call::reply(place.bot_id, place.chat_id, &edit).editing(row)).await.map(drop)
+    }
+
+    /// The `index`th part as a new message; the last one has the buttons.
+    fn message(&self, parts: &[Formatted], index: usize, buttons: &Buttons) -> Call {
+        let place = self.turn.place;
+        let buttons = if index + 1 == parts.len() { buttons.clone() } else { vec![] };
+        Call::reply(place.bot_id, place.chat_id, &send_message(place, &parts[index], buttons))
     }
 }
 

@@ -8,6 +8,7 @@ use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
 
 use crate::storable;
+use crate::telegram::outbox::Call;
 use crate::telegram::text::Place;
 use crate::vault::Vault;
 
@@ -153,7 +154,7 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
               and exists (select from replicas where id = $1 and expires_at > now())
             order by t.position limit $3 for update of t skip locked)
          update turns q set claimed_by = $1, attempt = q.attempt + 1, started_at = coalesce(q.started_at, now())
-           from c, agents a where q.id = c.id and a.id = q.agent_id
+           from agents a where q.id = any(array(select c.id from c)) and a.id = q.agent_id
          returning q.id, q.bot_id, q.chat_id, q.thread_id, q.user_id, q.role, q.request, q.attempt, q.reclaims, q.asked,
                    q.first_piece, a.id as agent_id, a.name, a.status, a.url, a.secret, a.protocol",
     )
@@ -258,21 +259,28 @@ pub struct Finished {
     pub first_piece: Option<i64>,
 }
 
-/// Ends a turn, in the transaction that puts its answer into the outbox. `None`: the claim is lost, and the transaction
-/// must not commit. A turn that failed keeps its request for another try, and its message is given back to the user if
+/// Ends a turn and puts new messages (`sendMessage`) into the outbox, in one statement. `None`: the claim is lost, and
+/// nothing was done. A turn that failed keeps its request for another try, and its message is given back to the user if
 /// nothing came of it.
 pub async fn finish(
     conn: &mut PgConnection,
     replica: i64,
     turn: &Claimed,
     outcome: &Outcome,
+    messages: &[Call],
 ) -> sqlx::Result<Option<Finished>> {
+    let payloads: Vec<&str> = messages.iter().map(|call| call.payload.as_str()).collect();
     let row = sqlx::query(
         "with ended as (
            update turns set done = true, claimed_by = null, status = $4, error = $5, prompt_tokens = $6,
                   completion_tokens = $7, cost = $8, ended_at = now(),
                   request = case when $4 in ('failed', 'unknown') then request else '' end
-            where id = $1 and claimed_by = $2 and attempt = $3 and not done returning user_id, created_at, first_piece),
+            where id = $1 and claimed_by = $2 and attempt = $3 and not done
+            returning bot_id, chat_id, user_id, created_at, first_piece),
+         said as (
+           insert into outbox (bot_id, chat_id, method, payload, kind)
+           select e.bot_id, e.chat_id, 'sendMessage', m.payload::json, 'reply'
+             from ended e, unnest($10::text[]) with ordinality m (payload, place) order by m.place),
          refunded as (
            update usage u set messages = u.messages - 1 from ended e
             where $9 and u.user_id = e.user_id and u.day = (e.created_at at time zone 'utc')::date)
@@ -287,6 +295,7 @@ pub async fn finish(
     .bind(outcome.completion_tokens)
     .bind(outcome.cost)
     .bind(outcome.refund)
+    .bind(&payloads)
     .fetch_optional(conn)
     .await?;
     Ok(row.map(|row| Finished { first_piece: row.get("first_piece") }))
