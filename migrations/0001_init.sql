@@ -130,6 +130,8 @@ create table outbox (
   failures int not null default 0,
   -- Telegram may have had it without our knowing: the only way to a message twice.
   uncertain bool not null default false,
+  -- How often Telegram's answer was lost.
+  losses int not null default 0,
   run_at timestamptz not null default '-infinity',
   message_id bigint,
   error text,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use sqlx::PgPool;
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::config::Config;
@@ -66,6 +67,17 @@ impl App {
             agents_http,
             bot_id,
         })))
+    }
+
+    /// Brings the schema up to date, over a connection of its own: changing a large table, or waiting for another replica
+    /// that does, may take longer than any other statement may.
+    pub async fn migrate(&self) -> Result<(), MigrateError> {
+        let options: PgConnectOptions = self.config.database_url.expose_secret().parse()?;
+        let own =
+            PgPoolOptions::new().max_connections(1).connect_with(options.application_name("baal migrate")).await?;
+        let migrated = MIGRATIONS.run(&own).await;
+        own.close().await;
+        migrated
     }
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use baal::app::{App, MIGRATIONS};
+use baal::app::App;
 use baal::config::{self, Config};
 use baal::serve::Parts;
 use baal::telegram::api::TIMEOUT;
@@ -114,7 +114,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Migrate { environment } => {
             let app = App::new(load(&environment)?)?;
-            MIGRATIONS.run(&app.db).await.context("the schema could not be brought up to date")?;
+            app.migrate().await.context("the schema could not be brought up to date")?;
             println!("The schema is up to date.");
         }
         Command::Demo(options) => demo::run(options).await?,

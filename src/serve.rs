@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::serve::ListenerExt;
+use sqlx::migrate::MigrateError;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::app::{App, MIGRATIONS};
+use crate::app::App;
 use crate::config::{Config, TelegramMode};
 use crate::replica::Replica;
 use crate::{cloud, http, janitor, jobs, take_back, telegram, turns};
@@ -122,9 +123,9 @@ async fn work(app: App, parts: Parts, stop: CancellationToken) -> anyhow::Result
 /// Applies missing migrations; waits for a database that does not answer yet.
 async fn migrate_when_there(app: &App) -> anyhow::Result<()> {
     loop {
-        match MIGRATIONS.run(&app.db).await {
+        match app.migrate().await {
             Ok(()) => return Ok(()),
-            Err(sqlx::migrate::MigrateError::Execute(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut)) => {
+            Err(MigrateError::Execute(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut)) => {
                 warn!("the database does not answer; trying again");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
@@ -161,6 +162,7 @@ async fn work_registered(app: &App, replica: &Replica, parts: Parts, stop: &Canc
     tokio::select! {
         () = stop.cancelled() => {}
         () = replica.lost().cancelled() => {}
+        _ = beat.join_next() => error!("the replica stopped beating; starting all anew"),
         _ = workers.join_next() => if !stop.is_cancelled() {
             error!("a worker ended unexpectedly; starting all anew");
         }
@@ -169,6 +171,8 @@ async fn work_registered(app: &App, replica: &Replica, parts: Parts, stop: &Canc
     let finished = tokio::time::timeout(GRACE, async { while workers.join_next().await.is_some() {} }).await;
     if finished.is_err() {
         warn!("work under way did not end in time and is left to other replicas");
+        // Before the registration goes: what nobody claims any more must not go on here.
+        workers.shutdown().await;
     }
     beating.cancel();
     while beat.join_next().await.is_some() {}

@@ -16,8 +16,24 @@ use tracing::warn;
 
 const CHECK: Duration = Duration::from_secs(60);
 
-/// How long a claim may take; one that takes longer has failed.
-const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a failed claim the look is repeated this often, for this long: a database that stalls may make the claim
+/// after it was given up.
+const CHECK_SOON: Duration = Duration::from_secs(2);
+const CHECK_FOR: Duration = Duration::from_secs(30);
+
+/// How long a worker waits for the database before it does something else.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bounds a statement in time: a connection that has gone dead without a word must not hold up a worker.
+pub async fn bounded<T>(statement: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    tokio::time::timeout(PATIENCE, statement).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
+/// The rows of keys that are (row, attempt). The attempt is in the key because the same replica may claim a row again
+/// before the task that handed it back has let go of it.
+pub fn ids<I>(keys: Vec<(I, i32)>) -> Vec<I> {
+    keys.into_iter().map(|(id, _)| id).collect()
+}
 
 /// Tasks, each with the key of the row that it holds.
 pub struct Slots<K> {
@@ -25,7 +41,7 @@ pub struct Slots<K> {
     held: Held<K>,
     most: usize,
     checked: Instant,
-    failed: bool,
+    failed: Option<Instant>,
 }
 
 /// The keys in hand; a handle for those who let go of a row later than its task ends.
@@ -58,7 +74,7 @@ impl<K: Eq + Hash + Clone> Drop for LetGo<K> {
 impl<K: Eq + Hash + Clone + Send + 'static> Slots<K> {
     /// Places for `most` tasks.
     pub fn new(most: usize) -> Self {
-        Self { tasks: JoinSet::new(), held: Held(Arc::default()), most, checked: Instant::now(), failed: false }
+        Self { tasks: JoinSet::new(), held: Held(Arc::default()), most, checked: Instant::now(), failed: None }
     }
 
     /// Places that are free now.
@@ -106,34 +122,32 @@ impl<K: Eq + Hash + Clone + Send + 'static> Slots<K> {
         what: &'static str,
         claim: impl Future<Output = sqlx::Result<Vec<T>>>,
     ) -> Option<Vec<T>> {
-        let error = match tokio::time::timeout(CLAIM_TIMEOUT, claim).await {
-            Ok(Ok(rows)) => return Some(rows),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the database did not answer in time".to_owned(),
+        let error = match bounded(claim).await {
+            Ok(rows) => return Some(rows),
+            Err(error) => error,
         };
-        warn!(error, "{what} could not be claimed; trying again");
-        self.failed = true;
+        warn!(%error, "{what} could not be claimed; trying again");
+        self.failed = Some(Instant::now());
         tokio::time::sleep(Duration::from_millis(500)).await;
         None
     }
 
-    /// After a failed claim, and now and then, gives back what is claimed in this replica's name but not in hand:
-    /// `release` is told what is.
-    pub async fn check<F>(&mut self, what: &'static str, release: impl FnOnce(Vec<K>) -> F)
-    where
-        F: Future<Output = sqlx::Result<u64>>,
-    {
-        if !self.failed && self.checked.elapsed() < CHECK {
-            return;
-        }
-        let held = self.held.lock().iter().cloned().collect();
-        match release(held).await {
+    /// After a failed claim, and now and then: what is in hand, so that whatever else is claimed in this replica's name
+    /// can be given back. To be followed by [`Slots::looked`].
+    pub fn due(&self) -> Option<Vec<K>> {
+        let every = if self.failed.is_some() { CHECK_SOON } else { CHECK };
+        (self.checked.elapsed() >= every).then(|| self.held.lock().iter().cloned().collect())
+    }
+
+    /// What came of looking: how many rows were given back.
+    pub fn looked(&mut self, what: &'static str, found: sqlx::Result<u64>) {
+        self.checked = Instant::now();
+        match found {
             Ok(strays) => {
                 if strays > 0 {
                     warn!(strays, "{what} that a failed claim had taken are free again");
                 }
-                self.failed = false;
-                self.checked = Instant::now();
+                self.failed = self.failed.filter(|at| at.elapsed() < CHECK_FOR);
             }
             Err(error) => warn!(%error, "stray claims of {what} could not be looked for; trying again"),
         }
@@ -147,22 +161,28 @@ mod tests {
     #[tokio::test]
     async fn a_failed_claim_is_looked_into_with_what_is_in_hand() {
         let mut slots = Slots::new(2);
-        slots.check("rows", async |_| panic!("there is no reason to look")).await;
-        slots.spawn(1, async {});
-        slots.spawn_holding(2, async {});
+        assert_eq!(slots.due(), None, "there is no reason to look");
+        slots.spawn((1, 1), async {});
+        slots.spawn_holding((2, 1), async {});
         slots.all_end().await;
         assert_eq!(slots.free(), 2);
         assert!(slots.claim("rows", async { Err::<Vec<()>, _>(sqlx::Error::PoolClosed) }).await.is_none());
-        let mut held = Vec::new();
-        slots
-            .check("rows", |keys| {
-                std::future::ready({
-                    held = keys;
-                    Ok(1)
-                })
-            })
-            .await;
-        assert_eq!(held, [2], "what ended is let go of, what is held is not");
-        slots.check("rows", async |_| panic!("it has been looked into")).await;
+        slots.checked -= CHECK_SOON;
+        assert_eq!(slots.due().map(ids), Some(vec![2]), "what ended is let go of, what is held is not");
+        slots.looked("rows", Ok(1));
+        slots.checked -= CHECK_SOON;
+        assert!(slots.due().is_some(), "the claim may yet be made");
+        slots.failed = slots.failed.map(|at| at - CHECK_FOR);
+        slots.looked("rows", Ok(0));
+        slots.checked -= CHECK_SOON;
+        assert_eq!(slots.due(), None, "it has been looked into for long enough");
+    }
+
+    #[test]
+    fn a_row_claimed_again_is_in_hand_though_its_old_task_lets_go() {
+        let held = Held(Arc::default());
+        held.lock().extend([(7, 1), (7, 2)]);
+        held.let_go(&(7, 1));
+        assert_eq!(ids(held.lock().iter().copied().collect()), [7]);
     }
 }

@@ -22,7 +22,7 @@ use crate::agents::{self, Agent, Status};
 use crate::app::App;
 use crate::cloud::store as vms;
 use crate::replica::Replica;
-use crate::slots::Slots;
+use crate::slots::{Slots, bounded, ids};
 use crate::telegram::outbox;
 use crate::wake::Queue;
 
@@ -44,12 +44,14 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
     let worker = Worker { app: app.clone(), replica: replica.clone(), stop: stop.child_token() };
     let mut slots = Slots::new(AT_ONCE);
     while !stop.is_cancelled() && !replica.lost().is_cancelled() {
-        slots.check("jobs", async |held| store::release_strays(&app.db, replica.id(), &held).await).await;
+        if let Some(held) = slots.due() {
+            slots.looked("jobs", bounded(store::release_strays(&app.db, replica.id(), &ids(held))).await);
+        }
         let free = slots.free();
         if free > 0 && replica.may_send() {
             for job in slots.claim("jobs", worker.claim(free)).await.unwrap_or_default() {
                 let worker = worker.clone();
-                slots.spawn(job.claim.job_id, async move { worker.work(job).await });
+                slots.spawn((job.claim.job_id, job.claim.attempt), async move { worker.work(job).await });
             }
         }
         tokio::select! {

@@ -109,7 +109,10 @@ impl Api {
             if never_sent { ApiError::NotSent(why) } else { ApiError::Lost(why) }
         })?;
         let status = response.status().as_u16();
-        let retry_header = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse::<f64>().ok());
+        let retry_header = response
+            .headers()
+            .get("retry-after")
+            .and_then(|v| v.to_str().ok()?.parse::<f64>().ok().filter(|s| s.is_finite()));
         let bytes = response.bytes().await.map_err(|error| ApiError::Lost(describe(error)))?;
         read_envelope(status, retry_header, &bytes)
     }

@@ -17,7 +17,7 @@ use super::outbox;
 use super::update;
 use crate::app::App;
 use crate::replica::Replica;
-use crate::slots::Slots;
+use crate::slots::{Slots, bounded, ids};
 use crate::wake::Queue;
 
 /// Handlers at work at once; each holds a connection while it runs, so more than the pool has only wait.
@@ -54,9 +54,10 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
             suspects_checked = Instant::now();
             handle_suspects(app, replica, &mut slots, stop).await;
         }
-        slots
-            .check("updates", async |held| inbox::release_strays(&app.db, replica.id(), app.bot_id, &held).await)
-            .await;
+        if let Some(held) = slots.due() {
+            slots
+                .looked("updates", bounded(inbox::release_strays(&app.db, replica.id(), app.bot_id, &ids(held))).await);
+        }
         let free = slots.free();
         if free == 0 {
             slots.one_ends().await;
@@ -66,7 +67,7 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
         let updates = slots.claim("updates", claim).await.unwrap_or_default();
         let more = updates.len() == free;
         for update in updates {
-            slots.spawn(update.update_id, handle(app.clone(), replica.clone(), update));
+            slots.spawn((update.update_id, update.attempt), handle(app.clone(), replica.clone(), update));
         }
         if more {
             continue;
@@ -80,8 +81,8 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
 }
 
 /// Handles updates that replicas died of, each while nothing else is at work.
-async fn handle_suspects(app: &App, replica: &Replica, slots: &mut Slots<i64>, stop: &CancellationToken) {
-    if !inbox::has_suspect(&app.db, app.bot_id).await.unwrap_or(false) {
+async fn handle_suspects(app: &App, replica: &Replica, slots: &mut Slots<(i64, i32)>, stop: &CancellationToken) {
+    if !bounded(inbox::has_suspect(&app.db, app.bot_id)).await.unwrap_or(false) {
         return;
     }
     slots.all_end().await;
@@ -89,7 +90,7 @@ async fn handle_suspects(app: &App, replica: &Replica, slots: &mut Slots<i64>, s
         let claim = inbox::claim_suspect(&app.db, replica.id(), app.bot_id);
         let Some(update) = slots.claim("suspect updates", claim).await.unwrap_or_default().pop() else { return };
         warn!(update.id = update.update_id, "handling an update alone that replicas died of");
-        slots.spawn(update.update_id, handle(app.clone(), replica.clone(), update));
+        slots.spawn((update.update_id, update.attempt), handle(app.clone(), replica.clone(), update));
         slots.all_end().await;
     }
 }
@@ -149,16 +150,16 @@ async fn settle(app: &App, replica: &Replica, update: &Claimed, failure: Failure
             }
             Failure::Unreadable(why) => {
                 warn!(why, "the update is a dead letter");
-                bury(app, replica, update, why, false).await
+                bounded(bury(app, replica, update, why, false)).await
             }
             Failure::Error(why) if failures >= inbox::MAX_FAILURES => {
                 error!(why, "the update failed {failures} times and is a dead letter");
-                bury(app, replica, update, why, true).await
+                bounded(bury(app, replica, update, why, true)).await
             }
             Failure::Error(why) => {
                 warn!(why, failures, "handling the update failed; trying again");
                 let backoff = Duration::from_millis(200) * 2u32.pow(failures as u32);
-                inbox::postpone(&app.db, replica.id(), update, why, backoff).await
+                bounded(inbox::postpone(&app.db, replica.id(), update, why, backoff)).await
             }
         };
         match recorded {

@@ -12,6 +12,8 @@ const SWEEP_AT: usize = 256;
 struct Inner {
     chats: HashMap<i64, Instant>,
     all: Option<Instant>,
+    /// Whether the whole bot goes at a limited rate.
+    limited: bool,
     /// Floods that the sender has not yet weighed.
     floods: Vec<(i64, Duration)>,
 }
@@ -28,15 +30,23 @@ impl Holds {
         if inner.chats.len() >= SWEEP_AT {
             inner.chats.retain(|_, until| *until > now);
         }
-        inner.chats.insert(chat_id, now + wait);
+        let until = inner.chats.entry(chat_id).or_insert(now);
+        *until = (*until).max(now + wait);
         if inner.floods.len() < SWEEP_AT {
             inner.floods.push((chat_id, wait));
         }
     }
 
-    /// The whole bot pauses until then.
-    pub fn pause(&self, until: Instant) {
-        self.lock().all = Some(until);
+    /// The whole bot pauses until then, and goes at a limited rate or not.
+    pub fn set_pace(&self, paused_until: Instant, limited: bool) {
+        let mut inner = self.lock();
+        (inner.all, inner.limited) = (Some(paused_until), limited);
+    }
+
+    /// Whether what nobody misses (streaming edits, "typing…") may go to this chat: not while the bot's rate is limited,
+    /// for then it would go at the expense of messages.
+    pub fn has_room(&self, chat_id: i64) -> bool {
+        !self.lock().limited && self.wait(chat_id).is_none()
     }
 
     /// How long nothing may be sent to this chat; none if it may.
@@ -66,9 +76,14 @@ mod tests {
         holds.flood(1, Duration::from_secs(60));
         assert!(holds.wait(1).is_some());
         assert_eq!(holds.wait(2), None);
-        holds.pause(Instant::now() + Duration::from_secs(60));
+        holds.flood(1, Duration::ZERO);
+        assert!(holds.wait(1).is_some(), "a shorter wait does not end a longer one");
+        assert!(holds.has_room(2));
+        holds.set_pace(Instant::now() + Duration::from_secs(60), false);
         assert!(holds.wait(2).is_some());
-        assert_eq!(holds.take_floods(), [(1, Duration::from_secs(60))]);
+        holds.set_pace(Instant::now(), true);
+        assert!(holds.wait(2).is_none() && !holds.has_room(2));
+        assert_eq!(holds.take_floods().len(), 2);
         assert_eq!(holds.take_floods(), []);
     }
 }

@@ -173,6 +173,8 @@ pub struct Claimed {
     pub attempt: i32,
     /// How often it failed before.
     pub failures: i32,
+    /// How often Telegram's answer was lost.
+    pub losses: i32,
     /// Whether it has been tried for so long that nobody waits any more.
     pub stale: bool,
 }
@@ -196,7 +198,7 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64, notices: 
               and exists (select from replicas where id = $1 and expires_at > now())
             order by o.id limit $3 for update of o skip locked)
          update outbox q set claimed_by = $1, attempt = q.attempt + 1 where q.id = any(array(select c.id from c))
-         returning q.id, q.chat_id, q.method, q.payload::text as payload, q.edits, q.kind, q.attempt, q.failures,
+         returning q.id, q.chat_id, q.method, q.payload::text as payload, q.edits, q.kind, q.attempt, q.failures, q.losses,
                    q.created_at < now() - interval '1 day' as stale,
                    (select t.message_id from outbox t where t.id = q.edits) as target",
     )
@@ -218,6 +220,7 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64, notices: 
             kind: if row.get::<&str, _>("kind") == "notice" { Kind::Notice } else { Kind::Reply },
             attempt: row.get("attempt"),
             failures: row.get("failures"),
+            losses: row.get("losses"),
             stale: row.get("stale"),
         })
         .collect())
@@ -273,7 +276,8 @@ pub async fn postpone(
     wait: Duration,
 ) -> sqlx::Result<()> {
     sqlx::query(
-        "update outbox set claimed_by = null, error = $4, uncertain = uncertain or $5, failures = failures + $6::int,
+        "update outbox set claimed_by = null, error = $4, uncertain = uncertain or $5, losses = losses + $5::int,
+                failures = failures + $6::int,
                 run_at = now() + make_interval(secs => $7)
           where id = $1 and attempt = $2 and claimed_by = $3 and not done",
     )

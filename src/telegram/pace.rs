@@ -48,6 +48,7 @@ pub struct Pace {
     /// Calls since `counting_since`, for the rate that was too much.
     sent: u32,
     counting_since: Instant,
+    last_rate: f64,
 }
 
 /// What may be claimed now.
@@ -71,6 +72,7 @@ impl Pace {
             last_flood: None,
             sent: 0,
             counting_since: now,
+            last_rate: 0.0,
         }
     }
 
@@ -99,15 +101,28 @@ impl Pace {
             self.calls.level -= calls as f64;
         }
         self.notices.level -= notices as f64;
-        if now.duration_since(self.counting_since) > Duration::from_secs(2) {
+        let window = now.duration_since(self.counting_since);
+        if window > Duration::from_secs(2) {
+            self.last_rate = f64::from(self.sent) / window.as_secs_f64();
             (self.sent, self.counting_since) = (0, now);
         }
         self.sent += calls as u32;
     }
 
+    /// Calls a second of this replica: of the window under way or the one before, whichever is more.
+    fn measured(&self, now: Instant) -> f64 {
+        let window = now.duration_since(self.counting_since).as_secs_f64().max(0.5);
+        self.last_rate.max(f64::from(self.sent) / window)
+    }
+
     /// Until when nothing goes out at all.
     pub fn paused_until(&self) -> Instant {
         self.paused_until
+    }
+
+    /// Whether the bot's rate is limited.
+    pub fn is_limited(&self) -> bool {
+        self.rate.is_some()
     }
 
     /// Whether a 429 in this chat, with the last one elsewhere, means the whole bot.
@@ -118,8 +133,7 @@ impl Pace {
 
     /// Pauses the whole bot on every replica and halves its rate.
     pub async fn slow_down(&mut self, db: &PgPool, bot_id: i64, wait: Duration, workers: i64) -> sqlx::Result<()> {
-        let seconds = self.counting_since.elapsed().as_secs_f64().max(0.5);
-        let measured = f64::from(self.sent) / seconds * workers.max(1) as f64;
+        let measured = self.measured(Instant::now()) * workers.max(1) as f64;
         sqlx::query(
             "insert into bots (bot_id, paused_until, send_rate, rate_changed_at)
              values ($1, now() + make_interval(secs => $2), greatest($3 / 2, 1), now())

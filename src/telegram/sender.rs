@@ -19,7 +19,7 @@ use super::pace::Pace;
 use super::verdict::{Verdict, judge, sends};
 use crate::app::App;
 use crate::replica::Replica;
-use crate::slots::{Held, Slots};
+use crate::slots::{Held, Slots, bounded, ids};
 use crate::wake::Queue;
 
 /// Calls under way at once.
@@ -27,6 +27,8 @@ const PARALLEL: usize = 128;
 /// Ends recorded in one statement at most.
 const BATCH: usize = 64;
 const POLL: Duration = Duration::from_millis(500);
+/// Lost answers after which a message is not sent again: each may be one more of the same in the chat.
+const MAX_LOSSES: i32 = 5;
 
 /// What a call's task needs.
 #[derive(Clone)]
@@ -34,7 +36,7 @@ struct Sending {
     app: App,
     replica: Replica,
     ends: mpsc::Sender<Ended>,
-    held: Held<i64>,
+    held: Held<(i64, i32)>,
 }
 
 /// Makes calls until `stop`, then until those under way have ended.
@@ -46,7 +48,9 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
     let mut pace = Pace::new(Instant::now());
     while !stop.is_cancelled() {
         heed_telegram(app, replica, &mut pace).await;
-        slots.check("calls to Telegram", async |held| outbox::release_strays(&app.db, replica.id(), &held).await).await;
+        if let Some(held) = slots.due() {
+            slots.looked("calls to Telegram", bounded(outbox::release_strays(&app.db, replica.id(), &ids(held))).await);
+        }
         let now = Instant::now();
         let free = slots.free();
         let allowed = pace.allowance(now, free, replica.workers());
@@ -56,7 +60,7 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
             pace.took(now, calls.len(), calls.iter().filter(|c| c.kind == Kind::Notice).count());
             let more = calls.len() == allowed.calls;
             for call in calls {
-                slots.spawn_holding(call.id, make_or_hand_back(sending.clone(), call));
+                slots.spawn_holding((call.id, call.attempt), make_or_hand_back(sending.clone(), call));
             }
             if more {
                 continue;
@@ -80,13 +84,13 @@ async fn heed_telegram(app: &App, replica: &Replica, pace: &mut Pace) {
     for (chat_id, wait) in app.holds.take_floods() {
         if pace.flooded(Instant::now(), chat_id) {
             warn!(?wait, "Telegram limits the whole bot; every replica pauses and slows down");
-            if let Err(error) = pace.slow_down(&app.db, app.bot_id, wait, replica.workers()).await {
+            if let Err(error) = bounded(pace.slow_down(&app.db, app.bot_id, wait, replica.workers())).await {
                 warn!(%error, "the other replicas could not be told to slow down");
             }
         }
     }
-    match pace.refresh(&app.db, app.bot_id).await {
-        Ok(()) => app.holds.pause(pace.paused_until()),
+    match bounded(pace.refresh(&app.db, app.bot_id)).await {
+        Ok(()) => app.holds.set_pace(pace.paused_until(), pace.is_limited()),
         Err(error) => warn!(%error, "the bot's pace could not be read"),
     }
 }
@@ -96,16 +100,18 @@ async fn make_or_hand_back(sending: Sending, call: Claimed) {
     let making = AssertUnwindSafe(make(sending.clone(), call.clone())).catch_unwind();
     if making.await.is_err() {
         error!(outbox.id = call.id, call.method, "making a call to Telegram panicked");
-        let again = Again { wait: Duration::from_secs(30), failed: true, uncertain: sends(&call.method) };
+        let again = Again {
+            wait: Duration::from_secs(30),
+            failed: true,
+            uncertain: sends(&call.method) || call.edits.is_some(),
+        };
         sending.hand_back(&call, "making the call panicked", again).await;
     }
 }
 
 /// Makes one call and sees to its row.
 async fn make(sending: Sending, mut call: Claimed) {
-    let Some(mut body) = sending.complete(&mut call).await else {
-        return sending.end(&call, None, Some("the message it was about was never sent".to_owned()), false).await;
-    };
+    let Some(mut body) = sending.complete(&mut call).await else { return };
     let Sending { app, replica, .. } = &sending;
     // Telegram may ask for changes to a call (another chat, no topic, a new message); each is made once.
     for _ in 0..4 {
@@ -160,8 +166,8 @@ async fn make(sending: Sending, mut call: Claimed) {
                 error!(outbox.id = call.id, why, "a call failed for a day and is given up");
                 return sending.end(&call, None, Some(why), false).await;
             }
-            Verdict::Uncertain(why) if call.kind == Kind::Notice => {
-                warn!(outbox.id = call.id, why, "it is uncertain whether a notice arrived; not sent again");
+            Verdict::Uncertain(why) if call.kind == Kind::Notice || call.losses >= MAX_LOSSES => {
+                warn!(outbox.id = call.id, why, "it is uncertain whether a message arrived; not sent again");
                 return sending.end(&call, None, Some(why), true).await;
             }
             Verdict::Retry(why) => {
@@ -196,7 +202,7 @@ impl Again {
 }
 
 impl Sending {
-    /// The call's parameters with what only the time of sending knows; `None` if there is nothing to act on.
+    /// The call's parameters with what only the time of sending knows; `None` if there is nothing more to do about it.
     async fn complete(&self, call: &mut Claimed) -> Option<String> {
         match (call.method.as_str(), call.edits, call.target) {
             (_, None, _) | ("sendMessage", ..) => Some(std::mem::take(&mut call.payload)),
@@ -207,7 +213,10 @@ impl Sending {
                 let body = change(&call.payload, |fields| drop(fields.remove("message_id")));
                 self.becomes_send(call, &body).await.then_some(body)
             }
-            _ => None,
+            _ => {
+                self.end(call, None, Some("the message it was about was never sent".to_owned()), false).await;
+                None
+            }
         }
     }
 
@@ -217,7 +226,7 @@ impl Sending {
         match outbox::becomes_send(&self.app.db, self.replica.id(), call, body).await {
             Ok(true) => true,
             Ok(false) => {
-                self.held.let_go(&call.id);
+                self.held.let_go(&(call.id, call.attempt));
                 false
             }
             Err(error) => {
@@ -249,7 +258,7 @@ impl Sending {
         let Again { wait, failed, uncertain } = again;
         // Until the row is free its chat waits, so this goes on until the database answers or the claim is gone anyway.
         while let Err(error) =
-            outbox::postpone(&self.app.db, self.replica.id(), call, why, uncertain, failed, wait).await
+            bounded(outbox::postpone(&self.app.db, self.replica.id(), call, why, uncertain, failed, wait)).await
         {
             if self.replica.lost().is_cancelled() {
                 break;
@@ -257,7 +266,7 @@ impl Sending {
             warn!(%error, outbox.id = call.id, "a call could not be handed back; trying again");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        self.held.let_go(&call.id);
+        self.held.let_go(&(call.id, call.attempt));
         // To the second, not to the next poll; should this process end before, a poll finds the row.
         let app = self.app.clone();
         tokio::spawn(async move {
@@ -290,11 +299,11 @@ async fn mark_unreachable(app: &App, call: &Claimed) {
 }
 
 /// Records ends, all that wait at the same moment in one statement.
-async fn record(app: App, replica: Replica, held: Held<i64>, mut ends: mpsc::Receiver<Ended>) {
+async fn record(app: App, replica: Replica, held: Held<(i64, i32)>, mut ends: mpsc::Receiver<Ended>) {
     let mut batch = Vec::with_capacity(BATCH);
     while ends.recv_many(&mut batch, BATCH).await > 0 {
         // What is not recorded is in flight for ever, so this too goes on until the database answers.
-        while let Err(error) = outbox::finish(&app.db, replica.id(), &batch).await {
+        while let Err(error) = bounded(outbox::finish(&app.db, replica.id(), &batch)).await {
             if replica.lost().is_cancelled() {
                 break;
             }
@@ -302,7 +311,7 @@ async fn record(app: App, replica: Replica, held: Held<i64>, mut ends: mpsc::Rec
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         for ended in batch.drain(..) {
-            held.let_go(&ended.id);
+            held.let_go(&(ended.id, ended.attempt));
         }
         // The chats' next calls may go out now.
         app.wake.wake_here(Queue::Outbox);

@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::store::{self, Claimed, Outcome};
 use crate::app::App;
 use crate::replica::Replica;
+use crate::slots::bounded;
 use crate::telegram::api;
 use crate::telegram::markdown::{self, Formatted};
 use crate::telegram::outbox::{self, Call, method_name};
@@ -89,7 +90,7 @@ impl Relay {
 
     /// Shows "typing…", which lasts 5 s in the client. Nobody misses a lost one.
     pub fn type_now(&self) {
-        if !self.replica.may_send() || self.app.holds.wait(self.turn.place.chat_id).is_some() {
+        if !self.replica.may_send() || !self.app.holds.has_room(self.turn.place.chat_id) {
             return;
         }
         let (app, place) = (self.app.clone(), self.turn.place);
@@ -99,8 +100,10 @@ impl Relay {
                 payload["message_thread_id"] = thread.into();
             }
             let answer = app.telegram.call_raw("sendChatAction", payload.to_string(), Duration::from_secs(5)).await;
-            if let Err(error) = answer {
-                debug!(%error, "typing was not shown");
+            match judge("sendChatAction", &answer) {
+                Verdict::Done(_) => {}
+                Verdict::Wait(wait) => app.holds.flood(place.chat_id, wait),
+                verdict => debug!(?verdict, "typing was not shown"),
             }
         });
     }
@@ -191,7 +194,7 @@ impl Relay {
         }
         self.settle().await;
         let Some(message_id) = self.message_id else { return };
-        if self.gone || self.app.holds.wait(self.turn.place.chat_id).is_some() || !self.replica.may_send() {
+        if self.gone || !self.app.holds.has_room(self.turn.place.chat_id) || !self.replica.may_send() {
             return;
         }
         let payload = edit_message(self.turn.place, message_id, &part, vec![]);
@@ -233,7 +236,7 @@ impl Relay {
         let mut wait = Duration::from_millis(200);
         // Until the outcome is stored the turn is claimed and its chat waits.
         loop {
-            match self.try_finish(outcome, &parts, &buttons).await {
+            match bounded(self.try_finish(outcome, &parts, &buttons)).await {
                 Ok(true) => break,
                 Ok(false) => return Err(ClaimLost),
                 Err(error) if self.replica.lost().is_cancelled() => {

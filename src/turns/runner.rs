@@ -18,7 +18,7 @@ use super::relay::{ClaimLost, Relay};
 use super::store::{self, Claimed, Outcome, Request, Status};
 use crate::app::App;
 use crate::replica::Replica;
-use crate::slots::Slots;
+use crate::slots::{Slots, bounded, ids};
 use crate::telegram::callback::Press;
 use crate::telegram::text::Buttons;
 use crate::telegram::texts;
@@ -43,7 +43,9 @@ const TYPING_EVERY: Duration = Duration::from_millis(4_500);
 pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
     let mut slots = Slots::new(PARALLEL);
     while !stop.is_cancelled() {
-        slots.check("turns", async |held| store::release_strays(&app.db, replica.id(), &held).await).await;
+        if let Some(held) = slots.due() {
+            slots.looked("turns", bounded(store::release_strays(&app.db, replica.id(), &ids(held))).await);
+        }
         let free = slots.free().min(BATCH);
         if free == 0 {
             slots.one_ends().await;
@@ -53,7 +55,7 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
         let turns = slots.claim("turns", claim).await.unwrap_or_default();
         let more = turns.len() == free;
         for turn in turns {
-            slots.spawn(turn.id, run_one(app.clone(), replica.clone(), turn, stop.clone()));
+            slots.spawn((turn.id, turn.attempt), run_one(app.clone(), replica.clone(), turn, stop.clone()));
         }
         if more {
             continue;
@@ -244,7 +246,7 @@ async fn ask(
 }
 
 async fn hand_back(app: &App, replica: &Replica, turn: &Claimed, wait: Duration, crashed: bool) {
-    while let Err(error) = store::hand_back(&app.db, replica.id(), turn, wait, crashed).await {
+    while let Err(error) = bounded(store::hand_back(&app.db, replica.id(), turn, wait, crashed)).await {
         // Once this replica has left, the claim is worth nothing and the turn is taken back.
         if !crashed || replica.lost().is_cancelled() {
             warn!(%error, "a turn could not be handed back");

@@ -82,19 +82,17 @@ pub struct Retried {
     pub request: Request,
 }
 
-/// Takes the words of a turn that failed, to be asked again; only its sender can, and only once.
-pub async fn take_request(
+/// The words of a turn that failed, to be asked again; only its sender can, and only once. The turn is locked until the
+/// transaction ends, so that of two presses one finds the words [dropped](drop_request).
+pub async fn failed_request(
     conn: &mut PgConnection,
     vault: &Vault,
     id: Uuid,
     user_id: i64,
 ) -> sqlx::Result<Option<Retried>> {
-    // The row is locked, so that of two presses one finds the request gone.
     let row = sqlx::query(
-        "with old as materialized (
-           select id, agent_id, request from turns
-            where id = $1 and user_id = $2 and done and status in ('failed', 'unknown') and request <> '' for update)
-         update turns t set request = '' from old where t.id = old.id returning old.agent_id, old.request",
+        "select agent_id, request from turns
+          where id = $1 and user_id = $2 and done and status in ('failed', 'unknown') and request <> '' for update",
     )
     .bind(id)
     .bind(user_id)
@@ -105,6 +103,12 @@ pub async fn take_request(
         Some(Retried { agent_id: row.get("agent_id"), request: serde_json::from_slice(&plain).ok()? })
     });
     Ok(retried)
+}
+
+/// The words of this turn have been asked again.
+pub async fn drop_request(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query("update turns set request = '' where id = $1").bind(id).execute(conn).await?;
+    Ok(())
 }
 
 /// A turn in the hands of one replica, with its agent.

@@ -23,7 +23,7 @@ pub(super) async fn on_text(handler: &mut Handler<'_>, speaker: &Speaker, text: 
         name: speaker.user.name().into_owned(),
         language_code: speaker.user.language_code.clone(),
     };
-    enqueue(handler, speaker, agent.id, agent.owner_id, &request).await
+    enqueue(handler, speaker, agent.id, agent.owner_id, &request).await.map(drop)
 }
 
 /// Asks once more what failed. Returns what to show the presser for a moment.
@@ -34,12 +34,15 @@ pub(super) async fn retry(
     turn: Uuid,
 ) -> sqlx::Result<Option<&'static str>> {
     let vault = &handler.app.config.vault;
-    let Some(retried) = store::take_request(handler.conn, vault, turn, speaker.user.id).await? else {
+    let Some(retried) = store::failed_request(handler.conn, vault, turn, speaker.user.id).await? else {
         return Ok(Some("That was already tried again, or is too long ago."));
     };
     match service::open(handler.conn, speaker.user.id, retried.agent_id).await {
         Ok(agent) => {
-            enqueue(handler, speaker, agent.id, agent.owner_id, &retried.request).await?;
+            if !enqueue(handler, speaker, agent.id, agent.owner_id, &retried.request).await? {
+                return Ok(None);
+            }
+            store::drop_request(handler.conn, turn).await?;
             Ok(Some("Asking again…"))
         }
         Err(error) => {
@@ -50,13 +53,14 @@ pub(super) async fn retry(
     }
 }
 
+/// Queues a turn; `false` if the user has been told that the day's messages are used up.
 async fn enqueue(
     handler: &mut Handler<'_>,
     speaker: &Speaker,
     agent_id: i64,
     owner_id: i64,
     request: &Request,
-) -> Handled {
+) -> sqlx::Result<bool> {
     let config = &handler.app.config;
     let turn = NewTurn {
         place: speaker.place,
@@ -66,9 +70,10 @@ async fn enqueue(
         request,
         daily_limit: config.free_tier_daily_messages,
     };
-    match store::enqueue(handler.conn, &config.vault, &turn).await? {
-        Some(_) => handler.wake(Queue::Turns),
-        None => handler.say(speaker.place, texts::limit_reached(config.free_tier_daily_messages)).await?,
+    let queued = store::enqueue(handler.conn, &config.vault, &turn).await?.is_some();
+    match queued {
+        true => handler.wake(Queue::Turns),
+        false => handler.say(speaker.place, texts::limit_reached(config.free_tier_daily_messages)).await?,
     }
-    Ok(())
+    Ok(queued)
 }
