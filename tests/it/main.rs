@@ -1,9 +1,11 @@
 //! The whole program against the simulators and a real Postgres.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; the lint knows only functions marked as tests")]
 
+mod bot;
 mod browser;
 mod conversation;
 mod faults;
 mod harness;
 mod program;
+mod streaming;
 mod updates;

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 pub use cluster::database;
 pub use ports::free_port;
-pub use program::Baal;
+pub use program::{Baal, built};
 pub use simulator::Simulator;
 pub use user::{Message, User};
 

@@ -2,13 +2,15 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use baal::demo::supervised::{Spec, Supervised, tail};
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::program::built;
+use super::{DEADLINE, POLL};
 
 const BOT_TOKEN: &str = "1000000001:test-token-test-token-test-token-1";
 
@@ -19,6 +21,8 @@ pub struct Simulator {
     /// Base URL of LibertAI, without `/v1`.
     pub libertai: String,
     http: reqwest::Client,
+    /// The query ids of all presses of this test.
+    pub(super) presses: Mutex<Vec<String>>,
     _process: Supervised,
 }
 
@@ -43,7 +47,13 @@ impl Simulator {
         let ready: Value = serde_json::from_str(&line).unwrap();
         let url = |name: &str| ready[name].as_str().unwrap_or_else(|| panic!("no {name} in {line}")).to_owned();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { telegram: url("telegram"), libertai: url("libertai"), http, _process: process }
+        Self {
+            telegram: url("telegram"),
+            libertai: url("libertai"),
+            http,
+            presses: Mutex::default(),
+            _process: process,
+        }
     }
 
     pub fn bot_token(&self) -> &'static str {
@@ -78,6 +88,37 @@ impl Simulator {
     #[track_caller]
     pub fn ask(&self, method: Method, path: &str, body: Option<Value>) -> impl Future<Output = Value> + use<> {
         self.call(method, format!("{}{path}", self.telegram), body)
+    }
+
+    /// What the bot answered to a press, given its `query_id`: a notice, or an empty text. Waits for it.
+    #[track_caller]
+    pub fn notice(&self, query: &str) -> impl Future<Output = String> {
+        let caller = std::panic::Location::caller();
+        let path = format!("/sim/callbacks/{query}");
+        async move {
+            let deadline = tokio::time::Instant::now() + DEADLINE;
+            loop {
+                let answer = self.get(&path).await;
+                if answer["answered"] == true {
+                    return answer["text"].as_str().unwrap_or_default().to_owned();
+                }
+                assert!(tokio::time::Instant::now() < deadline, "{caller}: the press {path} was not answered");
+                tokio::time::sleep(POLL).await;
+            }
+        }
+    }
+
+    /// Every press of the test was answered, and the bot did nothing that Telegram forbids.
+    #[track_caller]
+    pub fn assert_good_manners(&self) -> impl Future<Output = ()> {
+        let presses = self.presses.lock().unwrap().clone();
+        async move {
+            for query in &presses {
+                self.notice(query).await;
+            }
+            assert_eq!(self.get("/sim/violations").await, json!([]));
+            assert_eq!(self.ask_model("/sim/violations").await["violations"], json!([]));
+        }
     }
 
     #[track_caller]

@@ -76,16 +76,47 @@ impl<'a> User<'a> {
         self.simulator.post(&format!("/sim/users/{}/messages", self.id), json!({ "text": text }))
     }
 
-    /// Presses the button with this `callback_data`.
+    /// Sends a text and waits for an answer below it that contains `part`.
     #[track_caller]
-    pub fn press(&self, message_id: i64, data: &str) -> impl Future<Output = Value> + use<> {
-        let body = json!({ "message_id": message_id, "data": data });
-        self.simulator.post(&format!("/sim/users/{}/press", self.id), body)
+    pub fn asks(&self, text: &str, part: &str) -> impl Future<Output = Message> {
+        let caller = Location::caller();
+        let said = self.says(text);
+        async move {
+            let below = said.await["message_id"].as_i64().unwrap();
+            self.waits(caller, |messages| {
+                messages.iter().find(|m| m.is_reply() && m.message_id > below && m.text.contains(part)).cloned()
+            })
+            .await
+        }
     }
 
-    /// Waits for a button whose label contains `label`, in the newest message that has one, and presses it.
+    /// Presses the button with this `callback_data`; gives the `query_id`.
     #[track_caller]
-    pub fn presses(&self, label: &str) -> impl Future<Output = Value> {
+    pub fn press(&self, message_id: i64, data: &str) -> impl Future<Output = String> + use<'a> {
+        self.send_press(json!({ "message_id": message_id, "data": data }))
+    }
+
+    /// Presses a button that isn't there, as a hostile client can; gives the `query_id`.
+    #[track_caller]
+    pub fn forges(&self, message_id: i64, data: &str) -> impl Future<Output = String> + use<'a> {
+        self.send_press(json!({ "message_id": message_id, "data": data, "forge": true }))
+    }
+
+    #[track_caller]
+    fn send_press(&self, body: Value) -> impl Future<Output = String> + use<'a> {
+        let simulator = self.simulator;
+        let press = simulator.post(&format!("/sim/users/{}/press", self.id), body);
+        async move {
+            let query = press.await["query_id"].as_str().unwrap().to_owned();
+            simulator.presses.lock().unwrap().push(query.clone());
+            query
+        }
+    }
+
+    /// Waits for a button whose label contains `label`, in the newest message that has one, and presses it; gives the
+    /// `query_id`.
+    #[track_caller]
+    pub fn presses(&self, label: &str) -> impl Future<Output = String> {
         let found = self.wait_until(move |messages| {
             messages.iter().rev().filter(|message| message.is_reply()).find_map(|message| {
                 let button = message.buttons().into_iter().find(|button| button.label.contains(label))?;
@@ -117,23 +148,20 @@ impl<'a> User<'a> {
     /// Waits until the chat shows something; panics with the chat if it doesn't.
     #[track_caller]
     pub fn wait_until<T>(&self, look: impl Fn(&[Message]) -> Option<T>) -> impl Future<Output = T> {
-        let caller = Location::caller();
-        async move {
-            let deadline = Instant::now() + DEADLINE;
-            loop {
-                let messages = self.messages().await;
-                if let Some(found) = look(&messages) {
-                    return found;
-                }
-                if Instant::now() > deadline {
-                    panic!(
-                        "{caller}: what was waited for didn't come; the chat of user {}:\n{}",
-                        self.id,
-                        chat(&messages)
-                    );
-                }
-                tokio::time::sleep(POLL).await;
+        self.waits(Location::caller(), look)
+    }
+
+    async fn waits<T>(&self, caller: &Location<'_>, look: impl Fn(&[Message]) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let messages = self.messages().await;
+            if let Some(found) = look(&messages) {
+                return found;
             }
+            if Instant::now() > deadline {
+                panic!("{caller}: what was waited for didn't come; the chat of user {}:\n{}", self.id, chat(&messages));
+            }
+            tokio::time::sleep(POLL).await;
         }
     }
 
