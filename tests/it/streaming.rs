@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
 
 use baal_protocol::{AgentLock, LOCK_FILE};
 use futures_util::future::join_all;
@@ -236,7 +235,7 @@ async fn a_models_failure_is_told_in_plain_words_and_can_be_tried_again_once() {
         ("silent midway", json!([{"content": "So far", "hang": true}]), "So far\n\n⚠️ The AI service sent nothing"),
         (
             "breaking",
-            json!([{"content": "```\nso far", "drop_after_pieces": 1}]),
+            json!([{"content": "```\nso far", "drop_after_pieces": 2}]),
             "so far\n\n⚠️ The connection to the AI",
         ),
         ("nonsense", json!([{"raw": "<html>"}]), "⚠️ The AI service"),
