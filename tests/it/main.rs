@@ -9,3 +9,4 @@ mod harness;
 mod program;
 mod streaming;
 mod updates;
+mod wizard;

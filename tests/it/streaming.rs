@@ -170,15 +170,15 @@ async fn slow_and_long_answers_grow_and_are_complete_and_markdown_becomes_entiti
         assert_eq!(entities, wanted, "{}", answer.text);
         assert!(answer.text.contains("• one\n• two") && !answer.text.contains("```"), "{}", answer.text);
     };
-    tokio::join!(slow, long(2, "long at once", 0), long(3, "long and slow", 1_000), marked);
+    tokio::join!(slow, long(2, "long at once", 0), long(3, "long and growing", 1_000), marked);
     stack.simulator.assert_good_manners().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failing_edits_cost_nothing_but_time() {
-    let stack = with_agent(Stack::builder(), 5).await;
+    let stack = with_agent(Stack::builder(), 6).await;
     let text = prose(60);
-    for user in 1..=5 {
+    for user in 1..=6 {
         script(&stack, &format!("question {user}"), json!([{"content": text, "piece_delay_ms": 60}])).await;
     }
     let fault = |chat: i64, times: u64, kind: &str| json!({"method": "editMessageText", "chat_id": chat, "times": times, "kind": kind});
@@ -209,6 +209,16 @@ async fn failing_edits_cost_nothing_but_time() {
         assert!(waited >= 4_000, "Telegram wanted 4 s and got {waited} ms");
     }
     assert!(refused + 1 < edits.len(), "the final text came after the wait");
+
+    // A first piece that may not go out yet becomes the whole answer.
+    let sent = calls(&stack, "sendMessage", 6).await.len();
+    let fault = json!({"method": "sendMessage", "chat_id": 6, "times": 1, "kind": "429", "retry_after": 6});
+    stack.simulator.post("/sim/faults", fault).await;
+    ask(6).await;
+    let sends = calls(&stack, "sendMessage", 6).await.split_off(sent);
+    assert_eq!(sends.iter().map(status).collect::<Vec<_>>(), [429, 200]);
+    assert!(at(&sends[1]) - at(&sends[0]) >= 6_000, "retry_after was not waited for");
+    assert_eq!(calls(&stack, "editMessageText", 6).await.len(), 0);
     assert_eq!(stack.sql::<i64>("select count(*) from turns where status <> 'completed'").await, 0);
     stack.simulator.assert_good_manners().await;
 }
@@ -232,13 +242,13 @@ async fn a_models_failure_is_told_in_plain_words_and_can_be_tried_again_once() {
         ("failing thrice", json!([failing, failing, failing]), "⚠️ The AI service has a problem of its own"),
         ("wrong key", json!([{"status": 401}]), "⚠️ The AI service does not accept this agent's key."),
         ("silent", json!([{"hang": true}]), "⚠️ The AI service sent nothing for 2 seconds."),
-        ("silent midway", json!([{"content": "So far", "hang": true}]), "So far\n\n⚠️ The AI service sent nothing"),
+        ("halting midway", json!([{"content": "So far", "hang": true}]), "So far\n\n⚠️ The AI service sent nothing"),
         (
             "breaking",
             json!([{"content": "```\nso far", "drop_after_pieces": 2}]),
             "so far\n\n⚠️ The connection to the AI",
         ),
-        ("nonsense", json!([{"raw": "<html>"}]), "⚠️ The AI service"),
+        ("nonsense", json!([{"raw": "data: <html>\n\n"}]), "⚠️ The AI service answered something unreadable."),
     ];
     let check = async |user: i64, (question, replies, words): (&str, Value, &str)| {
         let user = stack.user(user);
@@ -292,5 +302,24 @@ async fn an_agent_killed_in_the_middle_of_an_answer_is_started_again_and_answers
     assert_eq!(stack.sql::<i64>("select count(*) from turns where status = 'completed'").await, 2);
     let now: AgentLock = serde_json::from_slice(&std::fs::read(agent.join(LOCK_FILE)).unwrap()).unwrap();
     assert_ne!(now.pid, lock.pid);
+    stack.simulator.assert_good_manners().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_that_cannot_be_tried_again_today_are_kept_for_tomorrow() {
+    let stack = with_agent(Stack::builder().env("FREE_TIER_DAILY_MESSAGES", 1), 1).await;
+    let ann = stack.user(1);
+    script(&stack, "hello", json!([{"content": "So far", "drop_after_pieces": 2}])).await;
+    let failed = ann.asks("hello", "⚠️").await;
+    let again = &failed.buttons()[0].data;
+    for _ in 0..2 {
+        let last = ann.messages().await.last().unwrap().message_id;
+        let query = ann.press(failed.message_id, again).await;
+        assert_eq!(stack.simulator.notice(&query).await, "");
+        ann.wait_for(|m| m.message_id > last && m.text.contains("You have used all 1 messages of today.")).await;
+    }
+    sqlx::query("update usage set day = day - 1").execute(&stack.db).await.unwrap();
+    ann.press(failed.message_id, again).await;
+    ann.wait_for(|m| m.text.contains("You said: “hello”")).await;
     stack.simulator.assert_good_manners().await;
 }
