@@ -224,6 +224,29 @@ async fn failing_edits_cost_nothing_but_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_the_whole_bot_delays_growing_answers_and_loses_nothing() {
+    let stack = with_agent(Stack::builder(), 4).await;
+    let text = prose(60);
+    let limit =
+        |chat| json!({"method": "editMessageText", "chat_id": chat, "times": 1, "kind": "429", "retry_after": 2});
+    stack.simulator.post("/sim/faults", json!([limit(1), limit(2)])).await;
+    let ask = async |user: i64| {
+        let question = format!("question {user}");
+        script(&stack, &question, json!([{"content": text, "piece_delay_ms": 60}])).await;
+        stack.user(user).says(&question).await;
+        assert_eq!(whole_answer(stack.user(user), &text).await.len(), 1);
+    };
+    join_all((1..=4).map(ask)).await;
+    assert_eq!(stack.simulator.get("/sim/faults").await, json!([]));
+    for user in [1, 2] {
+        let edits = calls(&stack, "editMessageText", user).await;
+        let refused = edits.iter().position(|call| status(call) == 429).unwrap();
+        assert!(at(&edits[refused + 1]) - at(&edits[refused]) >= 2_000, "retry_after was not waited for");
+    }
+    stack.simulator.assert_good_manners().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_models_failure_is_told_in_plain_words_and_can_be_tried_again_once() {
     // The agent's patience with a silent model is two minutes; here it has less.
     let dir = tempfile::tempdir().unwrap();
@@ -277,8 +300,11 @@ async fn a_models_failure_is_told_in_plain_words_and_can_be_tried_again_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_in_the_middle_of_an_answer_is_started_again_and_answers_whole() {
-    let stack = with_agent(Stack::builder(), 2).await;
+    let stack = with_agent(Stack::builder(), 3).await;
     stack.simulator.tell_model("/sim/pace", json!({"first_ms": 200, "piece_ms": 60})).await;
+    // One who has seen nothing yet, and two who are reading.
+    script(&stack, "Are you awake?", json!([{"hang": true}])).await;
+    stack.user(3).says("Are you awake?").await;
     for id in [1, 2] {
         stack.user(id).says("Who are you?").await;
     }
@@ -287,9 +313,9 @@ async fn an_agent_killed_in_the_middle_of_an_answer_is_started_again_and_answers
     }
     let agent = std::fs::read_dir(stack.dir().join("agents")).unwrap().next().unwrap().unwrap().path();
     let lock: AgentLock = serde_json::from_slice(&std::fs::read(agent.join(LOCK_FILE)).unwrap()).unwrap();
-    assert_eq!(stack.sql::<i64>("select count(*) from turns where not done").await, 2);
+    assert_eq!(stack.sql::<i64>("select count(*) from turns where not done").await, 3);
     kill_process(Pid::from_raw(lock.pid as i32).unwrap(), Signal::KILL).unwrap();
-    for id in [1, 2] {
+    for id in 1..=3 {
         let user = stack.user(id);
         user.wait_for(|m| m.text.contains("This is message 1 of our conversation.")).await;
         stack.wait_for_sql("select count(*) from turns where not done", 0i64).await;
@@ -299,7 +325,7 @@ async fn an_agent_killed_in_the_middle_of_an_answer_is_started_again_and_answers
         assert_eq!(answer.text.matches("You said").count(), 1, "{}", answer.text);
         assert!(answer.text.ends_with("conversation."), "{}", answer.text);
     }
-    assert_eq!(stack.sql::<i64>("select count(*) from turns where status = 'completed'").await, 2);
+    assert_eq!(stack.sql::<i64>("select count(*) from turns where status = 'completed'").await, 3);
     let now: AgentLock = serde_json::from_slice(&std::fs::read(agent.join(LOCK_FILE)).unwrap()).unwrap();
     assert_ne!(now.pid, lock.pid);
     stack.simulator.assert_good_manners().await;
