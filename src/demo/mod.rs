@@ -50,6 +50,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         bail!("a demo is already running in this directory: use it, or stop it with Ctrl-C where it was started");
     }
     check_port(SocketAddr::from(([127, 0, 0, 1], options.demo_port)), "DEMO_PORT", "8091")?;
+    if options.listen_addr.port() == 0 {
+        // Telegram's side must be told the address before there is one.
+        bail!("LISTEN_ADDR needs a port other than 0, such as LISTEN_ADDR=127.0.0.1:8081");
+    }
     check_port(options.listen_addr, "LISTEN_ADDR", "127.0.0.1:8081")?;
     let mut interruptions = Interruptions::watch()?;
     let secrets = Secrets::load_or_make(&root.join("secrets.json"))?;
@@ -94,7 +98,7 @@ fn welcome(addresses: &Addresses, real_model: bool, places: &Places) -> String {
     let model =
         if real_model { "LibertAI, with your key" } else { "simulated (set LIBERTAI_API_KEY for the real one)" };
     let rows = [
-        "Baal is running. Open the chat and press /start:".to_owned(),
+        "Baal is running. Open the chat and press START:".to_owned(),
         String::new(),
         format!("  Chat         {chat}"),
         format!("  Second user  {chat}/?user=2"),

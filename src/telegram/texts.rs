@@ -203,7 +203,7 @@ pub fn question(id: i64, dialogue: &Dialogue, models: &Models, default_model: &s
                 .then("\n\nHow should ")
                 .then_bold(name)
                 .then(" be? Describe who it is, how it speaks and what it is for, in your own words. ")
-                .then("Or take a friendly all-rounder and change it later.");
+                .then("Or take a friendly all-rounder.");
             (text.done(), vec![vec![press("default").button("🙂 Friendly all-rounder")], vec![cancel]])
         }
         Dialogue::Model { name, .. } => {

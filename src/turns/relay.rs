@@ -49,6 +49,8 @@ pub struct Relay {
     shown: Formatted,
     edit: Option<JoinHandle<Verdict>>,
     next_edit: Instant,
+    /// The growing message is full; what comes now is shown with the final text.
+    full: bool,
     /// The message cannot be edited any more.
     gone: bool,
     /// Whether a commit's outcome is not known, so that only the database knows `first_piece`.
@@ -68,6 +70,7 @@ impl Relay {
             shown: Formatted::default(),
             edit: None,
             next_edit: Instant::now() + FIRST_PIECE,
+            full: false,
             gone: false,
             unsure: false,
         }
@@ -83,9 +86,9 @@ impl Relay {
         self.turn.id
     }
 
-    /// Whether nothing of the answer is in the chat yet.
+    /// Whether the chat shows nothing of what the agent is saying: nothing is there yet, or the message is full.
     pub fn is_silent(&self) -> bool {
-        self.first_piece.is_none()
+        self.first_piece.is_none() || self.full
     }
 
     /// Shows "typing…", which lasts 5 s in the client. Nobody misses a lost one.
@@ -120,7 +123,9 @@ impl Relay {
                 }
             }
         }
-        let Some(part) = markdown::messages(markdown).into_iter().next() else { return Ok(()) };
+        let mut parts = markdown::messages(markdown).into_iter();
+        let Some(part) = parts.next() else { return Ok(()) };
+        self.full = parts.next().is_some();
         if part == self.shown {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use baal_protocol::{ChatRequest, Sender};
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
 use uuid::Uuid;
@@ -96,6 +96,8 @@ async fn drive(app: &App, replica: &Replica, turn: &Claimed, stop: &Cancellation
     };
     let mut answer = Answer::default();
     let mut typing = tokio::time::interval_at(Instant::now() + TYPING_AFTER, TYPING_EVERY);
+    // While the answer grows nobody asks for ticks; they must not come all at once afterwards.
+    typing.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let deadline = Instant::now() + DEADLINE;
     while !answer.done {
         tokio::select! {
