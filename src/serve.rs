@@ -125,8 +125,8 @@ async fn migrate_when_there(app: &App) -> anyhow::Result<()> {
     loop {
         match app.migrate().await {
             Ok(()) => return Ok(()),
-            Err(MigrateError::Execute(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut)) => {
-                warn!("the database does not answer; trying again");
+            Err(MigrateError::Execute(error @ (sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut))) => {
+                warn!(%error, "the database does not answer; trying again");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             Err(error) => return Err(error).context("the database's schema could not be brought up to date"),

@@ -80,7 +80,7 @@ pub fn card(agent: &Agent, scene: &Scene) -> Card {
                 (Visibility::Public, None) => " is ready! Send it a message.".to_owned(),
                 (Visibility::Unlisted, _) => " is ready! Send it a message. Only you can open it.".to_owned(),
             };
-            let buttons = vec![Press::Chat(agent.id).button("💬 Chat"), Press::Manage(agent.id).button("⚙️ Manage")];
+            let buttons = vec![Press::Chat(agent.id).button("💬 Chat"), Press::Manage(agent.id).button("🛠 Manage")];
             build("✅ ", name, &body, buttons)
         }
         Scene::Failed { reason } => {

@@ -5,7 +5,10 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use serde_json::json;
 use sqlx::PgConnection;
-use teloxide_core::payloads::{GetMe, SetMyCommands};
+use teloxide_core::payloads::{
+    GetMe, SetMyCommands, SetMyDescription, SetMyDescriptionSetters, SetMyShortDescription,
+    SetMyShortDescriptionSetters,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -42,6 +45,8 @@ async fn tell(app: &App) -> anyhow::Result<()> {
     .execute(&app.db)
     .await?;
     app.telegram.call(&SetMyCommands::new(texts::command_menu())).await?;
+    app.telegram.call(&SetMyDescription::new().description(texts::DESCRIPTION)).await?;
+    app.telegram.call(&SetMyShortDescription::new().short_description(texts::SHORT_DESCRIPTION)).await?;
     match (app.config.telegram_mode, &app.config.public_url) {
         (TelegramMode::Webhook, Some(url)) => set_webhook(app, url).await?,
         (TelegramMode::Webhook, None) => warn!("PUBLIC_URL is not set; the webhook is left as it is"),

@@ -46,6 +46,13 @@ pub fn command_menu() -> Vec<BotCommand> {
     .into()
 }
 
+/// What an empty chat shows before START.
+pub const DESCRIPTION: &str = "Create AI agents with a personality of your own, talk to them, and share them with a link. \
+    Opened by somebody's link, this is a conversation with their agent, seen by you alone.";
+
+/// What the bot's profile says, at most 120 characters.
+pub const SHORT_DESCRIPTION: &str = "Create AI agents, talk to them, share them with a link.";
+
 /// First contact.
 pub fn welcome(name: &str) -> Message {
     let text = Text::plain("👋 Hello ")
@@ -191,7 +198,7 @@ pub const OLD_BUTTON: &str = "This button is from an earlier step.";
 /// The question of a wizard's step.
 pub fn question(id: i64, dialogue: &Dialogue, models: &Models, default_model: &str) -> Message {
     let press = |choice: &str| Press::Dialogue { id, step: dialogue.step().into(), choice: choice.into() };
-    let cancel = press("cancel").button("✖️ Cancel");
+    let cancel = press("cancel").button("❌ Cancel");
     match dialogue {
         Dialogue::Name => {
             let text = Text::bold("New agent, 1 of 3: the name")
@@ -219,8 +226,8 @@ pub fn question(id: i64, dialogue: &Dialogue, models: &Models, default_model: &s
                     text = text.then(": ").then(&model.description);
                 }
                 // By number: a model's id may be longer than a button's data.
-                let star = if Some(index) == preferred { "⭐ " } else { "" };
-                buttons.push(vec![press(&index.to_string()).button(format!("{star}{}", model.name))]);
+                let note = if Some(index) == preferred { " (suggested)" } else { "" };
+                buttons.push(vec![press(&index.to_string()).button(format!("{}{note}", model.name))]);
             }
             buttons.push(vec![cancel]);
             (text.done(), buttons)
@@ -264,7 +271,7 @@ pub fn nothing_to_cancel() -> Message {
 
 /// What the confirmation turns into.
 pub fn creating(name: &str) -> Formatted {
-    Text::plain("✅ Creating ").then_bold(name).then(".").done()
+    Text::plain("⏳ Creating ").then_bold(name).then(".").done()
 }
 
 /// `/list` and `/manage` without a number.
@@ -286,7 +293,7 @@ pub fn list(agents: &[Agent], slots: Slots, current: Option<i64>) -> Message {
         }
         buttons.push(vec![
             Press::Chat(agent.id).button(format!("💬 {}", excerpt(&agent.name, 24))),
-            Press::Manage(agent.id).button("⚙️ Manage"),
+            Press::Manage(agent.id).button("🛠 Manage"),
         ]);
     }
     if agents.len() > 20 {
@@ -367,7 +374,7 @@ pub fn deleting(agent: &Agent) -> Message {
 pub fn kept(agent: &Agent) -> Message {
     (
         Text::plain("👍 ").then_bold(&agent.name).then(" stays.").done(),
-        vec![vec![Press::Manage(agent.id).button("⚙️ Manage")]],
+        vec![vec![Press::Manage(agent.id).button("🛠 Manage")]],
     )
 }
 

@@ -143,7 +143,7 @@ async fn an_owner_looks_after_agents_and_a_deleted_one_is_gone_for_everybody() {
 
     let list = ann.asks("/list", "Your agents (1 of 3)").await;
     assert!(list.text.contains(&format!("🟢 Ada · no. {ada} · running")), "{}", list.text);
-    assert_eq!(labels(&list), ["💬 Ada", "⚙️ Manage", "✨ Create another"]);
+    assert_eq!(labels(&list), ["💬 Ada", "🛠 Manage", "✨ Create another"]);
     ann.press(list.message_id, &data(&list, "Manage")).await;
     let card = ann.wait_for(|m| m.message_id == list.message_id && m.text.contains("Personality:")).await;
     assert!(

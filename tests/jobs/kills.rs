@@ -1,10 +1,11 @@
 //! `baal worker` killed at every step: before its end is saved, and right after.
 //!
-//! The test holds the agent's row, which every save locks first, and so lets the worker go on one save at a time.
+//! Every save has to pass a gate that the test holds, and so lets the worker go on one save at a time. The gate is an
+//! advisory lock, taken by a trigger: such locks are given in the order in which they were asked for, which rows are not.
 
 use std::time::{Duration, Instant};
 
-use baal::agents::{Agent, Status};
+use baal::agents::Status;
 use rustix::process::Signal;
 use sqlx::{Connection as _, PgConnection};
 
@@ -34,7 +35,7 @@ async fn kill_at_every_save(moment: Moment) {
     let world = World::new().await;
     for save in 0..PROVISION {
         let agent = world.create().await.expect("created");
-        kill_at(&world, &agent, save, moment).await;
+        kill_at(&world, save, moment).await;
         let process = world.process();
         let agent = world.wait_for(agent.id, Status::Running).await;
         assert!(world.answers(&agent).await, "{save} {moment:?}");
@@ -44,7 +45,7 @@ async fn kill_at_every_save(moment: Moment) {
 
         world.delete(&agent).await.expect("deleted");
         if save < DEPROVISION {
-            kill_at(&world, &agent, save, moment).await;
+            kill_at(&world, save, moment).await;
         }
         let process = world.process();
         world.wait_for(agent.id, Status::Deleted).await;
@@ -59,7 +60,7 @@ async fn kill_at_every_save(moment: Moment) {
 async fn a_worker_frozen_past_its_lease_does_nothing_when_it_wakes() {
     let world = World::new().await;
     let agent = world.create().await.expect("created");
-    let mut stepping = Stepping::start(&world, &agent).await;
+    let mut stepping = Stepping::start(&world).await;
     stepping.let_one_pass(&world).await;
     stepping.let_one_pass(&world).await;
     wait_for_waiters(&world, 1).await;
@@ -84,8 +85,8 @@ async fn a_worker_frozen_past_its_lease_does_nothing_when_it_wakes() {
 }
 
 /// Starts a worker and kills it at the job's `save`th save.
-async fn kill_at(world: &World, agent: &Agent, save: usize, moment: Moment) {
-    let mut stepping = Stepping::start(world, agent).await;
+async fn kill_at(world: &World, save: usize, moment: Moment) {
+    let mut stepping = Stepping::start(world).await;
     for _ in 0..save {
         stepping.let_one_pass(world).await;
     }
@@ -102,45 +103,51 @@ async fn kill_at(world: &World, agent: &Agent, save: usize, moment: Moment) {
 /// A worker that waits before each of its saves.
 struct Stepping {
     process: Process,
-    agent_id: i64,
     holder: PgConnection,
     next: PgConnection,
 }
 
 impl Stepping {
-    async fn start(world: &World, agent: &Agent) -> Self {
+    async fn start(world: &World) -> Self {
         let (mut holder, next) = (world.conn().await, world.conn().await);
-        hold(&mut holder, agent.id).await;
-        Self { process: world.process(), agent_id: agent.id, holder, next }
+        sqlx::raw_sql(GATE).execute(&mut holder).await.expect("there is a gate");
+        hold(&mut holder).await;
+        Self { process: world.process(), holder, next }
     }
 
     async fn let_one_pass(&mut self, world: &World) {
         wait_for_waiters(world, 1).await;
-        // Locks are given in the order in which they were asked for: first to the worker, then to us again.
+        // First to the worker, then to us again: its next save comes behind us.
         let release = async {
             wait_for_waiters(world, 2).await;
             sqlx::query("rollback").execute(&mut self.holder).await.expect("released");
         };
-        tokio::join!(hold(&mut self.next, self.agent_id), release);
+        tokio::join!(hold(&mut self.next), release);
         std::mem::swap(&mut self.holder, &mut self.next);
     }
 }
 
-async fn hold(conn: &mut PgConnection, agent_id: i64) {
+/// Saves name these columns; claims and their returns do not.
+const GATE: &str = "
+    create or replace function pass_the_gate() returns trigger language plpgsql as
+      $$ begin perform pg_advisory_xact_lock(4711); return new; end $$;
+    create or replace trigger gate before update of step, state, done on jobs
+      for each row execute function pass_the_gate();";
+
+async fn hold(conn: &mut PgConnection) {
     sqlx::query("begin").execute(&mut *conn).await.expect("begun");
-    sqlx::query("select from agents where id = $1 for no key update").bind(agent_id).execute(conn).await.expect("held");
+    sqlx::query("select pg_advisory_xact_lock(4711)").execute(conn).await.expect("held");
 }
 
-/// Waits until so many sessions (workers and we) wait for an agent's row.
+/// Waits until so many sessions (workers and we) wait at the gate.
 async fn wait_for_waiters(world: &World, count: i64) {
     let deadline = Instant::now() + Duration::from_secs(30);
-    let waiters =
-        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
-                      and query like '%from agents where id = $1 for no key update%'";
+    let waiters = "select count(*) from pg_locks l join pg_database d on d.oid = l.database
+                    where d.datname = current_database() and l.locktype = 'advisory' and l.objid = 4711 and not l.granted";
     while world.count(waiters).await < count {
         let jobs = "select string_agg(format('%s %s %s', step, claimed_by, outcome), ', ') from jobs";
         let jobs: Option<String> = sqlx::query_scalar(jobs).fetch_one(&world.app.db).await.expect("reads");
-        assert!(Instant::now() < deadline, "nobody waits for the agent's row: {jobs:?}");
+        assert!(Instant::now() < deadline, "nobody waits at the gate: {jobs:?}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
