@@ -25,6 +25,8 @@ pub enum Failure {
     TooLarge,
     /// 503; nothing was done.
     Store(StoreError),
+    /// 503, and what is the matter.
+    Unavailable(&'static str),
 }
 
 impl From<StoreError> for Failure {
@@ -59,6 +61,7 @@ impl IntoResponse for Failure {
                 let message = "the agent's database does not answer, try again in a moment";
                 (StatusCode::SERVICE_UNAVAILABLE, message.to_owned())
             }
+            Failure::Unavailable(why) => (StatusCode::SERVICE_UNAVAILABLE, why.to_owned()),
         };
         (status, Json(json!({"error": message}))).into_response()
     }

@@ -1,13 +1,16 @@
 //! Who the agent is, and what waits to be fetched.
 
-use super::App;
+use super::{App, Failure};
 use axum::Json;
 use axum::extract::State;
 use baal_protocol::{Health, PROTOCOL, Version};
 use serde_json::{Value, json};
 
-pub(super) async fn health(State(app): State<App>) -> Json<Health> {
-    Json(Health { status: "ok".into(), agent_name: app.agent_name.to_string() })
+pub(super) async fn health(State(app): State<App>) -> Result<Json<Health>, Failure> {
+    if !app.store.is_writable() {
+        return Err(Failure::Unavailable("the agent cannot write to its database; look whether its disk is full"));
+    }
+    Ok(Json(Health { status: "ok".into(), agent_name: app.agent_name.to_string() }))
 }
 
 pub(super) async fn version() -> Json<Version> {

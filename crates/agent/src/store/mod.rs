@@ -26,7 +26,8 @@ pub enum StoreError {
     #[error("the database failed: {0}")]
     Sql(#[from] sqlx::Error),
     /// A stored event is not what this version wrote.
-    #[error("a stored value cannot be read: {0}")]
+    // The error's own words may quote the value, which is a conversation.
+    #[error("a stored value cannot be read ({:?} error at column {})", .0.classify(), .0.column())]
     Content(#[from] serde_json::Error),
     /// The writing transaction failed, or the agent is about to stop.
     #[error("the database did not take the change")]

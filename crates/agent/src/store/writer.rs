@@ -6,14 +6,21 @@ use super::{StoreError, options};
 use baal_protocol::EventKind;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::error;
+use tokio::time::timeout;
+use tracing::{error, info};
 use uuid::Uuid;
 
 /// Changes that share one transaction at most.
 const BATCH: usize = 64;
+/// Wait before a failed database is opened again; doubled as long as it fails.
+const REOPEN_AFTER: Duration = Duration::from_millis(100);
+/// Longest of these waits.
+const MAX_REOPEN_AFTER: Duration = Duration::from_secs(5);
 
 /// The database. Clones share it.
 #[derive(Clone)]
@@ -21,6 +28,7 @@ pub struct Store {
     writes: mpsc::Sender<Write>,
     reader: Reader,
     watchers: Watchers,
+    writable: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -36,8 +44,21 @@ impl Store {
         let reader = Reader::open(path).await?;
         let (writes, queue) = mpsc::channel(4 * BATCH);
         let watchers = Watchers::default();
-        let writer = tokio::spawn(write_in_batches(connection, queue, watchers.clone()));
-        Ok((Self { writes, reader, watchers }, writer))
+        let writable = Arc::new(AtomicBool::new(true));
+        let writer = Writer {
+            path: path.to_owned(),
+            queue,
+            watchers: watchers.clone(),
+            writable: writable.clone(),
+            reopen_after: REOPEN_AFTER,
+        };
+        let writer = tokio::spawn(writer.work(connection));
+        Ok((Self { writes, reader, watchers, writable }, writer))
+    }
+
+    /// Whether changes are taken; `false` from a failure on until the database has been opened and written to again.
+    pub fn is_writable(&self) -> bool {
+        self.writable.load(Ordering::Relaxed)
     }
 
     /// What is committed.
@@ -119,23 +140,85 @@ impl Store {
     }
 }
 
-async fn write_in_batches(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Write>, watchers: Watchers) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
-        // A failed batch drops its replies, which is how the requesters learn of it.
-        match commit(&mut connection, &mut batch).await {
-            Ok(effects) => {
-                for effect in effects {
-                    if let Some(turn) = effect.touched {
-                        watchers.notify(turn);
-                    }
-                    (effect.reply)();
+/// The task that writes.
+struct Writer {
+    path: PathBuf,
+    queue: mpsc::Receiver<Write>,
+    watchers: Watchers,
+    writable: Arc<AtomicBool>,
+    /// Kept over failures until a commit, so that a database that fails at every other change is not opened all the time.
+    reopen_after: Duration,
+}
+
+impl Writer {
+    async fn work(mut self, mut connection: SqliteConnection) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while self.queue.recv_many(&mut batch, BATCH).await > 0 {
+            // A failed batch drops its replies, which is how the requesters learn of it.
+            match commit(&mut connection, &mut batch).await {
+                Ok(effects) => self.tell(effects),
+                Err(e) => {
+                    error!(error = %e, "the database did not take a batch of changes");
+                    batch.clear();
+                    let Some(opened) = self.open_again(connection).await else {
+                        return;
+                    };
+                    connection = opened;
                 }
             }
-            Err(e) => error!(error = %e, "the database did not take a batch of changes"),
         }
-        batch.clear();
+        close(connection).await;
     }
+
+    fn tell(&mut self, effects: Vec<Effect>) {
+        self.reopen_after = REOPEN_AFTER;
+        for effect in effects {
+            if let Some(turn) = effect.touched {
+                self.watchers.notify(turn);
+            }
+            (effect.reply)();
+        }
+    }
+
+    /// A new connection in place of a failed one; `None` where nobody is left to write for.
+    ///
+    /// After a full disk or an I/O error SQLite has rolled back by itself, and sqlx would for ever refuse to begin another
+    /// transaction on that connection.
+    async fn open_again(&mut self, failed: SqliteConnection) -> Option<SqliteConnection> {
+        self.writable.store(false, Ordering::Relaxed);
+        close(failed).await;
+        loop {
+            // Nobody is kept waiting: whoever asks in the meantime hears at once that nothing was written.
+            let refuse = async { while self.queue.recv().await.is_some() {} };
+            if timeout(self.reopen_after, refuse).await.is_ok() {
+                return None;
+            }
+            self.reopen_after = (self.reopen_after * 2).min(MAX_REOPEN_AFTER);
+            match open_and_write(&self.path).await {
+                Ok(connection) => {
+                    self.writable.store(true, Ordering::Relaxed);
+                    info!("the database takes changes again");
+                    return Some(connection);
+                }
+                Err(e) => error!(error = %e, "the database still takes no changes; is its disk full?"),
+            }
+        }
+    }
+}
+
+/// Opens the database and makes sure that it can be written to, by a page that stays as it is.
+async fn open_and_write(path: &Path) -> Result<SqliteConnection, StoreError> {
+    let mut connection = options(path).connect().await?;
+    match sqlx::raw_sql("pragma user_version = 0").execute(&mut connection).await {
+        Ok(_) => Ok(connection),
+        Err(e) => {
+            close(connection).await;
+            Err(e.into())
+        }
+    }
+}
+
+async fn close(connection: SqliteConnection) {
     if let Err(e) = connection.close().await {
         error!(error = %e, "the database could not be closed");
     }

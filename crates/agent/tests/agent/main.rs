@@ -4,5 +4,6 @@ mod conversation;
 mod failures;
 mod process;
 mod restart;
+mod storage;
 mod support;
 mod turns;

@@ -3,7 +3,7 @@
 use super::support::*;
 use baal_protocol::LOCK_FILE;
 use reqwest::StatusCode;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -37,8 +37,7 @@ async fn sigterm_ends_it_soon_even_in_a_turn_and_the_turn_goes_on_later() {
     let id = Uuid::new_v4();
     let mut events = agent.chat(json!({"message": "hi", "chat_id": "1", "turn_id": id, "stream": true})).await;
     events.next().await.expect("a piece");
-    let pid = Pid::from_raw(i32::try_from(agent.process.id().expect("running")).expect("a pid")).expect("a pid");
-    kill_process(pid, Signal::TERM).expect("signal");
+    kill_process(agent.pid(), Signal::TERM).expect("signal");
     let status = timeout(Duration::from_secs(20), agent.process.wait()).await.expect("ends").expect("status");
     assert!(status.success());
     let rest = events.rest().await;

@@ -4,6 +4,7 @@ use baal_protocol::{AgentLock, Event, EventKind, LOCK_FILE, TurnStatus};
 use baal_simulators::libertai::{LibertAi, Pace, Script, router_with};
 use futures_util::StreamExt;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use rustix::process::Pid;
 use serde_json::{Value, json};
 use sse_stream::SseStream;
 use std::future::Future;
@@ -98,6 +99,23 @@ impl Agent {
         let mut agent = Self { directory, process, address: String::new(), http: http() };
         agent.find().await;
         agent
+    }
+
+    /// An agent to which a write beyond its limit of file sizes is an error like a full disk, not a deadly signal.
+    pub async fn start_with_limitable_files(model: &Model) -> Self {
+        let directory = TempDir::new().expect("temp dir");
+        let path = write_config(&directory, &config(&directory, &model.base_url));
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" --config \"$1\"", env!("CARGO_BIN_EXE_baal-agent")]).arg(path);
+        command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        let process = command.spawn().expect("spawn");
+        let mut agent = Self { directory, process, address: String::new(), http: http() };
+        agent.find().await;
+        agent
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.process.id().expect("running")).expect("a pid")).expect("a pid")
     }
 
     /// Waits until this process says where it listens.
