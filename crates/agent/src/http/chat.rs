@@ -17,14 +17,10 @@ const MAX_CHAT_ID: usize = 200;
 
 pub(super) async fn post(State(app): State<App>, body: Result<Bytes, BytesRejection>) -> Result<Response, Failure> {
     let turn = read(&body?)?;
-    let (id, chat_id) = (turn.id, turn.request.chat_id.clone());
-    match app.store.accept(turn).await? {
-        Accepted::New => info!(turn.id = %id, "turn accepted"),
-        Accepted::Known => info!(turn.id = %id, "known turn asked for again"),
-        Accepted::Conflict => return Err(Failure::Conflict("this turn_id was used for another request")),
+    let id = turn.id;
+    if app.turns.accept(turn).await? == Accepted::Conflict {
+        return Err(Failure::Conflict("this turn_id was used for another request"));
     }
-    // Also for a known turn: waking costs nothing where there is nothing to do.
-    app.turns.wake(&chat_id);
     events::of_turn(app, id, 0).await
 }
 

@@ -4,9 +4,8 @@ use super::{App, Failure, events};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use baal_protocol::{TurnState, TurnStatus};
+use baal_protocol::TurnStatus;
 use serde::Deserialize;
-use tracing::info;
 use uuid::Uuid;
 
 const UNKNOWN: Failure = Failure::NotFound("no turn with this id was ever accepted");
@@ -40,11 +39,6 @@ pub(super) async fn events(
 }
 
 pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Json<TurnStatus>, Failure> {
-    let id = turn_id(&id)?;
-    let cancelled = app.store.cancel(id).await?.ok_or(UNKNOWN)?;
-    if cancelled.status.state == TurnState::Running {
-        app.turns.stop(cancelled.position);
-    }
-    info!(turn.id = %id, state = ?cancelled.status.state, "cancel asked for");
+    let cancelled = app.turns.cancel(turn_id(&id)?).await?.ok_or(UNKNOWN)?;
     Ok(Json(cancelled.status))
 }

@@ -5,7 +5,8 @@
 mod run;
 
 use crate::model::Client;
-use crate::store::{Store, StoreError};
+use crate::store::{Accepted, Cancelled, NewTurn, Store, StoreError};
+use baal_protocol::TurnState;
 use run::Outcome;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,7 +52,7 @@ struct Shared {
 }
 
 impl Scheduler {
-    /// Nothing runs until [`Scheduler::wake`] or [`Scheduler::resume`]; `shutdown` leaves running turns for the next start.
+    /// Nothing runs until [`Scheduler::accept`] or [`Scheduler::resume`]; `shutdown` leaves running turns for the next start.
     pub fn new(store: Store, model: Client, persona: Persona, shutdown: CancellationToken) -> Self {
         let shared = Shared {
             store,
@@ -81,8 +82,57 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Takes a turn in, unless its id is known, and sees to it that it runs, also where the caller stops waiting.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn accept(&self, turn: NewTurn) -> Result<Accepted, StoreError> {
+        let scheduler = self.clone();
+        self.to_its_end(async move {
+            let (id, chat_id) = (turn.id, turn.request.chat_id.clone());
+            let accepted = scheduler.shared.store.accept(turn).await?;
+            match accepted {
+                Accepted::New => info!(turn.id = %id, "turn accepted"),
+                Accepted::Known => info!(turn.id = %id, "known turn asked for again"),
+                Accepted::Conflict => return Ok(accepted),
+            }
+            // Also for a known turn: waking costs nothing where there is nothing to do.
+            scheduler.wake(&chat_id);
+            Ok(accepted)
+        })
+        .await
+    }
+
+    /// Ends a queued turn or stops the model of a running one, also where the caller stops waiting; `None` for an unknown
+    /// id.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn cancel(&self, turn: Uuid) -> Result<Option<Cancelled>, StoreError> {
+        let scheduler = self.clone();
+        self.to_its_end(async move {
+            let cancelled = scheduler.shared.store.cancel(turn).await?;
+            if let Some(Cancelled { position, status }) = &cancelled {
+                info!(turn.id = %turn, state = ?status.state, "cancel asked for");
+                if status.state == TurnState::Running {
+                    scheduler.stop(*position);
+                }
+            }
+            Ok(cancelled)
+        })
+        .await
+    }
+
+    /// Runs work that must not end between its commit and what follows: a request is dropped with its connection.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.shared.tasks.spawn(work).await.unwrap_or(Err(StoreError::NotWritten))
+    }
+
     /// Says that a chat has a new turn.
-    pub fn wake(&self, chat_id: &str) {
+    fn wake(&self, chat_id: &str) {
         let mut chats = lock(&self.shared.chats);
         if let Some(dirty) = chats.get_mut(chat_id) {
             *dirty = true;
@@ -94,7 +144,7 @@ impl Scheduler {
     }
 
     /// Stops the model of a turn, if it runs.
-    pub fn stop(&self, position: i64) {
+    fn stop(&self, position: i64) {
         if let Some(token) = lock(&self.shared.running).get(&position) {
             token.cancel();
         }

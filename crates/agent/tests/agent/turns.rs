@@ -4,6 +4,12 @@ use super::support::*;
 use baal_protocol::{EventKind, TurnState};
 use reqwest::StatusCode;
 use serde_json::json;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, query_scalar};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 #[tokio::test]
@@ -100,6 +106,68 @@ async fn a_turn_goes_on_without_anyone_listening() {
     drop(agent.chat(json!({"message": "hi", "chat_id": "1", "turn_id": id})).await);
     wait_until("the turn is done", async || agent.status(id).await.state == TurnState::Done).await;
     assert_eq!(text(&agent.events_after(id, 0).await.rest().await), "said to nobody");
+}
+
+/// Sends a request and closes the connection `after` it was sent.
+async fn post_and_leave(agent: &Agent, path: &str, body: &str, after: Duration) {
+    let mut connection = TcpStream::connect(&agent.address).await.expect("connect");
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: agent\r\nauthorization: Bearer {SECRET}\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    connection.write_all(request.as_bytes()).await.expect("sent");
+    sleep(after).await;
+}
+
+#[tokio::test]
+async fn a_turn_whose_caller_left_at_once_runs_if_it_was_accepted() {
+    let model = Model::start().await;
+    let agent = Agent::start(&model).await;
+    let turns: Vec<Uuid> = (0..200).map(|_| Uuid::new_v4()).collect();
+    futures_util::future::join_all(turns.iter().zip(0..).map(|(id, n)| {
+        let body = json!({"message": "hi", "chat_id": id, "turn_id": id}).to_string();
+        let agent = &agent;
+        async move { post_and_leave(agent, "/chat", &body, Duration::from_micros(n * 100)).await }
+    }))
+    .await;
+    // Whatever came before it is written.
+    agent.say("last", "done?").await;
+    let mut accepted = 0;
+    for id in turns {
+        let answer = agent.get(&format!("/turns/{id}")).send().await.expect("answer");
+        if answer.status() == StatusCode::OK {
+            accepted += 1;
+            wait_until("the turn is done", async || agent.status(id).await.state == TurnState::Done).await;
+        }
+    }
+    assert!(accepted > 0);
+}
+
+#[tokio::test]
+async fn a_cancel_whose_caller_left_at_once_stops_the_model_if_it_was_taken() {
+    let model = Model::start().await;
+    model.script(json!({"replies": vec![json!({"hang": true}); 50]}));
+    let agent = Agent::start(&model).await;
+    let turns: Vec<Uuid> = (0..50).map(|_| Uuid::new_v4()).collect();
+    for id in &turns {
+        drop(agent.chat(json!({"message": "hi", "chat_id": id, "turn_id": id})).await);
+    }
+    model.wait_until_asked("hi", 50).await;
+    futures_util::future::join_all(turns.iter().zip(0..).map(|(id, n)| {
+        let (agent, path) = (&agent, format!("/turns/{id}/cancel"));
+        async move { post_and_leave(agent, &path, "", Duration::from_micros(n * 200)).await }
+    }))
+    .await;
+    // Whatever came before it is written.
+    agent.say("last", "done?").await;
+    let database = SqliteConnectOptions::new().filename(agent.directory.path().join("agent.db")).read_only(true);
+    let mut database = database.connect().await.expect("the database");
+    let taken: Vec<Uuid> =
+        query_scalar("select id from turns where cancel_requested").fetch_all(&mut database).await.expect("a query");
+    assert!(!taken.is_empty());
+    for id in taken {
+        wait_until("the turn is cancelled", async || agent.status(id).await.state == TurnState::Cancelled).await;
+    }
 }
 
 #[tokio::test]
