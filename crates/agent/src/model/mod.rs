@@ -4,10 +4,13 @@
 //! error as long as there is text.
 
 mod error;
+mod lines;
 mod stream;
+mod usage;
 
 pub use error::ModelError;
-pub use stream::{Answer, Piece, Usage};
+pub use stream::Answer;
+pub use usage::Usage;
 
 use rand::Rng;
 use reqwest::{StatusCode, header};
@@ -23,6 +26,8 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of an error's body that are looked at.
 const MAX_ERROR_BODY: usize = 16 * 1024;
+/// Characters of the service's own words that are logged.
+const MAX_REASON: usize = 300;
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -171,8 +176,8 @@ impl Client {
     fn reason(&self, body: &[u8]) -> String {
         let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let message = body["error"]["message"].as_str().or(body["message"].as_str()).unwrap_or("no reason given");
-        let message: String = message.chars().take(300).collect();
-        message.replace(self.key.expose_secret(), "[key]")
+        // The key first: half of one would not be found.
+        message.replace(self.key.expose_secret(), "[key]").chars().take(MAX_REASON).collect()
     }
 }
 
@@ -196,4 +201,22 @@ fn error_chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_holds_no_part_of_the_key_wherever_it_is_cut() {
+        // An error only says that another test was first.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let key = SecretString::from("sk-0123456789");
+        let client = Client::new("http://127.0.0.1:1/v1", "any", key, CONNECT_TIMEOUT).expect("a client");
+        for before in 0..=MAX_REASON {
+            let message = format!("{} sk-0123456789 is no key", "x".repeat(before));
+            let reason = client.reason(serde_json::json!({"error": {"message": message}}).to_string().as_bytes());
+            assert!(reason.chars().count() <= MAX_REASON && !reason.contains("sk-"), "{reason}");
+        }
+    }
 }

@@ -1,51 +1,31 @@
 //! Reads a streamed answer, within bounds of size and time.
 
-use super::ModelError;
+use super::lines::{Lines, MAX_EVENT};
+use super::{ModelError, Usage};
 use axum::body::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use reqwest::{Response, header};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use sse_stream::{Sse, SseStream};
-use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::warn;
 
 /// Longest text of an answer, in bytes: some 60 Telegram messages.
 pub const MAX_TEXT: usize = 256 * 1024;
-/// Longest single event of the stream, in bytes.
-const MAX_EVENT: usize = 512 * 1024;
 /// Longest stream, in bytes; each token comes in an envelope of some 200 bytes.
 const MAX_STREAM: usize = 64 * 1024 * 1024;
 /// Longest time of one answer, however busy the stream.
 const MAX_TIME: Duration = Duration::from_secs(30 * 60);
 
-/// A part of an answer.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Piece {
-    /// The next characters, never empty.
-    Text(String),
-    /// What it cost.
-    Usage(Usage),
-}
-
-/// Tokens and money of one answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Usage {
-    /// Tokens of the prompt.
-    pub prompt_tokens: i64,
-    /// Tokens of the answer.
-    pub completion_tokens: i64,
-    /// US dollars, where the service says so.
-    pub cost: Option<f64>,
-}
-
 /// An answer as it comes.
 pub struct Answer {
     events: BoxStream<'static, Result<Sse, ModelError>>,
-    ready: VecDeque<Piece>,
+    /// Text that was read and not yet asked for.
+    ready: Option<String>,
+    usage: Option<Usage>,
     text_bytes: usize,
     finished: bool,
     ended: bool,
@@ -60,12 +40,12 @@ impl Answer {
             .is_some_and(|value| value.starts_with("application/json"));
         let bytes = bounded(response, idle_timeout);
         let events = if json { whole_as_event(bytes) } else { server_sent(bytes) };
-        Self { events, ready: VecDeque::new(), text_bytes: 0, finished: json, ended: false }
+        Self { events, ready: None, usage: None, text_bytes: 0, finished: json, ended: false }
     }
 
     /// Waits until there is text to read; the first thing that can be known to have worked.
     pub(super) async fn wait_for_text(&mut self) -> Result<(), ModelError> {
-        while !self.ready.iter().any(|piece| matches!(piece, Piece::Text(_))) {
+        while self.ready.is_none() {
             if !self.read_event().await? {
                 return Err(ModelError::Empty);
             }
@@ -73,14 +53,14 @@ impl Answer {
         Ok(())
     }
 
-    /// The next piece, `None` at the end. Safe to drop while waiting: nothing gets lost.
+    /// The next characters, never none; `None` at the end. Safe to drop while waiting: nothing gets lost.
     ///
     /// # Errors
     /// The answer broke off; what came before is all there is.
-    pub async fn next(&mut self) -> Result<Option<Piece>, ModelError> {
+    pub async fn next(&mut self) -> Result<Option<String>, ModelError> {
         loop {
-            if let Some(piece) = self.ready.pop_front() {
-                return Ok(Some(piece));
+            if let Some(text) = self.ready.take() {
+                return Ok(Some(text));
             }
             if !self.read_event().await? {
                 return Ok(None);
@@ -88,7 +68,12 @@ impl Answer {
         }
     }
 
-    /// Reads one event into `ready`; `false` at the end of the answer.
+    /// What it cost, as the service last said; mostly known at the end only.
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    /// Reads one event, only while nothing is in `ready`, into it; `false` at the end of the answer.
     async fn read_event(&mut self) -> Result<bool, ModelError> {
         if self.ended {
             return Ok(false);
@@ -114,7 +99,8 @@ impl Answer {
 
     fn take(&mut self, data: &str) -> Result<(), ModelError> {
         let chunk: Chunk = serde_json::from_str(data).map_err(|e| {
-            warn!(error = %e, "the model sent an unreadable chunk");
+            // The error's own words may quote the answer.
+            warn!(problem = ?e.classify(), line = e.line(), column = e.column(), "the model sent an unreadable chunk");
             ModelError::Unreadable
         })?;
         if chunk.error.is_some_and(|error| !error.is_null()) {
@@ -129,12 +115,10 @@ impl Answer {
                 return Err(ModelError::TooLong);
             }
             if !text.is_empty() {
-                self.ready.push_back(Piece::Text(text));
+                self.ready = Some(text);
             }
         }
-        if let Some(usage) = chunk.usage {
-            self.ready.push_back(Piece::Usage(usage));
-        }
+        self.usage = chunk.usage.as_ref().and_then(Usage::read).or(self.usage);
         Ok(())
     }
 }
@@ -148,7 +132,7 @@ fn failing() -> ModelError {
 #[derive(Deserialize)]
 struct Chunk {
     choices: Option<Vec<Choice>>,
-    usage: Option<Usage>,
+    usage: Option<serde_json::Value>,
     error: Option<serde_json::Value>,
 }
 
@@ -156,7 +140,7 @@ struct Chunk {
 struct Choice {
     delta: Option<Delta>,
     message: Option<Delta>,
-    finish_reason: Option<String>,
+    finish_reason: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -166,11 +150,11 @@ struct Delta {
 
 type ByteStream = BoxStream<'static, Result<Bytes, ModelError>>;
 
-/// The body with an end to every silence and to every size.
+/// The body with an end to every silence, to its size and to its time.
 fn bounded(response: Response, idle_timeout: Duration) -> ByteStream {
     let deadline = Instant::now() + MAX_TIME;
-    let start = (Box::pin(response.bytes_stream()), Sizes::default(), false);
-    stream::unfold(start, move |(mut body, mut sizes, failed)| async move {
+    let start = (Box::pin(response.bytes_stream()), 0, false);
+    stream::unfold(start, move |(mut body, mut size, failed)| async move {
         if failed {
             return None;
         }
@@ -182,45 +166,21 @@ fn bounded(response: Response, idle_timeout: Duration) -> ByteStream {
                 Err(ModelError::Broken)
             }
             Ok(Some(Ok(_))) if Instant::now() > deadline => Err(ModelError::Endless),
-            Ok(Some(Ok(bytes))) => sizes.add(&bytes).map(|()| bytes),
+            Ok(Some(Ok(bytes))) => {
+                size += bytes.len();
+                if size > MAX_STREAM { Err(ModelError::TooLong) } else { Ok(bytes) }
+            }
         };
         let failed = item.is_err();
-        Some((item, (body, sizes, failed)))
+        Some((item, (body, size, failed)))
     })
     .boxed()
 }
 
-/// Bytes of the stream and of its current event, which the parser would keep in memory without end.
-#[derive(Default)]
-struct Sizes {
-    total: usize,
-    event: usize,
-    line: usize,
-}
-
-impl Sizes {
-    fn add(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
-        self.total += bytes.len();
-        for byte in bytes {
-            match byte {
-                b'\r' => {}
-                b'\n' if self.line == 0 => self.event = 0,
-                b'\n' => self.line = 0,
-                _ => {
-                    self.line += 1;
-                    self.event += 1;
-                }
-            }
-            if self.event > MAX_EVENT {
-                return Err(ModelError::TooLong);
-            }
-        }
-        if self.total > MAX_STREAM { Err(ModelError::TooLong) } else { Ok(()) }
-    }
-}
-
 fn server_sent(bytes: ByteStream) -> BoxStream<'static, Result<Sse, ModelError>> {
-    SseStream::from_bytes_stream(bytes)
+    let mut lines = Lines::default();
+    let data = bytes.map(move |piece| lines.keep(&piece?).map(Bytes::from));
+    SseStream::from_bytes_stream(data)
         .map(|event| {
             event.map_err(|error| match error {
                 sse_stream::Error::Body(cause) => {

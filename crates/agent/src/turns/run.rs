@@ -2,7 +2,7 @@
 
 use super::Persona;
 use crate::clock;
-use crate::model::{Answer, Client, Message, ModelError, Piece, Usage};
+use crate::model::{Answer, Client, Message, ModelError, Usage};
 use crate::prompt;
 use crate::store::{Finish, Started, Store, StoreError};
 use baal_protocol::{ChatRequest, EventKind, TurnState};
@@ -90,7 +90,10 @@ async fn ask(model: &Client, messages: &[Message], mut deltas: Deltas<'_>, stop:
     match stop.run_until_cancelled(model.ask(messages)).await {
         None => round.end = End::Stopped,
         Some(Err(e)) => round.end = End::Broken(e),
-        Some(Ok(answer)) => round.end = read(answer, &mut round, &mut deltas, stop).await,
+        Some(Ok(mut answer)) => {
+            round.end = read(&mut answer, &mut round.text, &mut deltas, stop).await;
+            round.usage = answer.usage();
+        }
     }
     if let End::Broken(e) = &round.end {
         warn!(error = %e, "the model gave no whole answer");
@@ -98,7 +101,7 @@ async fn ask(model: &Client, messages: &[Message], mut deltas: Deltas<'_>, stop:
     round
 }
 
-async fn read(mut answer: Answer, round: &mut Round, deltas: &mut Deltas<'_>, stop: &CancellationToken) -> End {
+async fn read(answer: &mut Answer, whole: &mut String, deltas: &mut Deltas<'_>, stop: &CancellationToken) -> End {
     let mut pending = String::new();
     let mut flush_at = Instant::now();
     loop {
@@ -110,11 +113,10 @@ async fn read(mut answer: Answer, round: &mut Round, deltas: &mut Deltas<'_>, st
                 flush_at = Instant::now() + DELTA_EVERY;
             }
             piece = answer.next() => match piece {
-                Ok(Some(Piece::Text(text))) => {
+                Ok(Some(text)) => {
                     pending.push_str(&text);
-                    round.text.push_str(&text);
+                    whole.push_str(&text);
                 }
-                Ok(Some(Piece::Usage(usage))) => round.usage = Some(usage),
                 Ok(None) => return End::Whole,
                 Err(e) => return End::Broken(e),
             },

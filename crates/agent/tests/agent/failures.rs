@@ -1,7 +1,7 @@
 //! What the inference service can do wrong, and what the user is told.
 
 use super::support::*;
-use baal_protocol::Event;
+use baal_protocol::{Event, EventKind};
 use serde_json::{Value, json};
 
 async fn events_with(script: Value) -> (Model, Vec<Event>) {
@@ -100,10 +100,20 @@ async fn odd_but_harmless_streams_are_understood() {
         chunk(json!({"choices": [{"delta": {"role": "assistant", "content": null, "reasoning_content": "hmm"}}]})),
         chunk(json!({"choices": [{"index": 0, "delta": {"content": "fine"}, "logprobs": null}]})),
         "data:{\"choices\":[{\"delta\":{\"content\":\"!\"},\"finish_reason\":\"stop\"}]}\r\n\r\n".to_owned(),
-        chunk(json!({"usage": {"prompt_tokens": 1}})),
+        "retry: soon\nevent: a\nevent: b\nx-new: field\nno colon\n\n".to_owned(),
+        chunk(json!({"usage": {"prompt_tokens": 1, "completion_tokens": 12.0, "cost": {"total": 1}}})),
+        chunk(json!({"choices": [{"delta": {}, "finish_reason": {"type": "stop"}}], "usage": null})),
     ];
     let (_, events) = events_with(json!({"replies": [{"raw": raw.concat()}]})).await;
     assert_eq!((text(&events).as_str(), errors(&events).len()), ("fine!", 0), "{events:?}");
+    let usage = EventKind::Usage { prompt_tokens: 1, completion_tokens: 12, cost: None };
+    assert!(events.iter().any(|event| event.kind == usage), "{events:?}");
+
+    // Many counts before the first word.
+    let count = chunk(json!({"usage": {"completion_tokens": null}}));
+    let answer = chunk(json!({"choices": [{"delta": {"content": "at last"}, "finish_reason": "stop"}]}));
+    let (_, events) = events_with(json!({"replies": [{"raw": count.repeat(200_000) + &answer}]})).await;
+    assert_eq!((text(&events).as_str(), errors(&events).len()), ("at last", 0), "{events:?}");
 }
 
 #[tokio::test]

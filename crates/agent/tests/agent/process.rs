@@ -76,7 +76,8 @@ async fn check_lists_all_problems() {
 #[tokio::test]
 async fn logs_hold_no_secret_and_no_message() {
     let model = Model::start().await;
-    model.script(json!({"replies": [{"status": 400}]}));
+    let private = r#"data: {"choices": "a very private answer"}"#;
+    model.script(json!({"replies": [{"status": 400}, {"raw": format!("{private}\n\n")}]}));
     let directory = TempDir::new().expect("temp dir");
     let path = write_config(&directory, &config(&directory, &model.base_url));
     let log = directory.path().join("log");
@@ -88,7 +89,7 @@ async fn logs_hold_no_secret_and_no_message() {
     let lock: baal_protocol::AgentLock =
         serde_json::from_slice(&std::fs::read(&lock).expect("lock")).expect("the lock file");
     let url = format!("http://{}/chat", lock.address);
-    for _ in 0..2 {
+    for _ in 0..3 {
         let body = json!({"message": "a very private matter", "chat_id": "1"});
         let response = http().post(&url).bearer_auth(SECRET).json(&body).send().await.expect("answer");
         assert_eq!(response.status(), StatusCode::OK);
@@ -100,7 +101,8 @@ async fn logs_hold_no_secret_and_no_message() {
     let log = std::fs::read_to_string(&log).expect("log");
     // The last line may be cut off by the kill.
     assert!(log.lines().rev().skip(1).all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{log}");
-    for secret in [SECRET, "key-for-tests", "private matter", "lighthouse"] {
+    assert!(log.contains("unreadable chunk"));
+    for secret in [SECRET, "key-for-tests", "private matter", "private answer", "lighthouse"] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
 }
