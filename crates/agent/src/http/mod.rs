@@ -10,22 +10,21 @@ mod turns;
 use crate::store::Store;
 use crate::turns::Scheduler;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
-use axum::middleware;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use secrecy::SecretString;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tower_http::timeout::TimeoutLayer;
 
 pub use error::Failure;
 
 /// Largest body of a request, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 /// Longest time until an answer begins; a stream may go on as long as its turn.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -57,6 +56,12 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), auth::require_secret))
         .route("/health", get(info::health))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER_WITHIN))
+        .layer(middleware::from_fn(answer_in_time))
         .with_state(app)
+}
+
+/// 503, not 408: the agent is slow, the request is as good as before, and callers ask again.
+async fn answer_in_time(request: Request, next: Next) -> Response {
+    let late = Failure::Unavailable("the agent did not get to it in time, try again in a moment");
+    tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await.unwrap_or_else(|_| late.into_response())
 }

@@ -2,6 +2,7 @@
 
 use super::support::*;
 use baal_protocol::{ChatDeleted, EventKind, Health, Version};
+use futures_util::StreamExt;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -145,4 +146,17 @@ async fn silence_is_filled_with_keepalives_that_are_not_kept() {
     assert_eq!(text(&events), "at last");
     let kept = agent.events_after(id, 0).await.rest().await;
     assert!(kept.iter().all(|event| event.kind != EventKind::Keepalive));
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_may_be_sent_again() {
+    let model = Model::start().await;
+    let agent = Agent::start(&model).await;
+    // The rest of the body never comes.
+    let body =
+        futures_util::stream::once(async { Ok::<_, std::io::Error>("{") }).chain(futures_util::stream::pending());
+    let request = agent.post("/chat").body(reqwest::Body::wrap_stream(body)).send();
+    let response = tokio::time::timeout(PATIENCE, request).await.expect("in time").expect("answer");
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.json::<Value>().await.expect("json")["error"].is_string());
 }
