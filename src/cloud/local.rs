@@ -1,7 +1,8 @@
 //! The `local` cloud: an agent as a process of this host, with a directory and a port of its own.
 //!
 //! The directory is named after the vm's uuid and holds `config.json` (0600), the agent's data, its log, and the lock that
-//! the agent holds while it lives. Agents outlive the control plane: they are neither its children's children nor in its
+//! the agent holds while it lives. It is below the [root](super::root) that the vm remembers: this process' LOCAL_DIR may be another by
+//! now, and what isn't below it may well run elsewhere. Agents outlive the control plane: they are neither its children's children nor in its
 //! process group, and whoever starts next finds them by their lock.
 //!
 //! Whatever changes a directory does so under a lock on the directory itself, because several replicas may share a host:
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::process;
+use super::store::LocalVm;
 use crate::agents::Agent;
 use crate::config::Config;
 use crate::vault::Undecryptable;
@@ -58,6 +60,12 @@ pub enum LocalError {
     /// No program to start.
     #[error("the agent's program is not at {0}; build it (`cargo build -p baal-agent`) or set BAAL_AGENT_BINARY")]
     ProgramMissing(PathBuf),
+    /// Its root is not here, so that nothing can be said about it, least of all that it is gone.
+    #[error(
+        "the agent is below {0}, which is not there, or another directory than the agent was put into; let a host that has \
+         the directory do this, or put it back (mount it)"
+    )]
+    Elsewhere(PathBuf),
     /// The directory is gone or was never made.
     #[error("there is no agent in {0}")]
     Gone(PathBuf),
@@ -80,7 +88,7 @@ pub enum LocalError {
     WouldNotStop(PathBuf),
 }
 
-fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LocalError {
+pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LocalError {
     move |cause| LocalError::Io { what, path: path.to_owned(), cause }
 }
 
@@ -94,11 +102,10 @@ pub struct Site {
 struct Hold(#[expect(dead_code, reason = "closing the file is what ends the lock")] File);
 
 impl Site {
-    /// The directory of this vm below LOCAL_DIR, which is made if it is missing.
-    pub fn new(config: &Config, vm: Uuid) -> Result<Self, LocalError> {
-        let root = &config.local_dir;
-        DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io_error("cannot make", root))?;
-        Ok(Self::below(&root.canonicalize().map_err(io_error("cannot find", root))?, vm))
+    /// The directory of this vm, which need not exist; fails if its root is not here.
+    pub fn of(vm: &LocalVm) -> Result<Self, LocalError> {
+        vm.root.check()?;
+        Ok(Self::below(vm.root.path(), vm.id))
     }
 
     /// `root` must be absolute and free of links: the process is found again by its path.
@@ -241,10 +248,9 @@ impl Site {
 
     /// Stops the agent, if one runs here, and waits until it has ended.
     pub async fn stop(&self) -> Result<(), LocalError> {
-        match self.hold().await? {
-            Some(_hold) => self.stop_held().await,
-            None => Ok(()),
-        }
+        // Without a directory there is nothing to hold, but somebody may have removed it from under a process.
+        let _hold = self.hold().await?;
+        self.stop_held().await
     }
 
     async fn stop_held(&self) -> Result<(), LocalError> {
@@ -275,9 +281,12 @@ impl Site {
         if fs::symlink_metadata(&self.dir).is_ok_and(|meta| !meta.is_dir()) {
             return fs::remove_file(&self.dir).map_err(io_error("cannot remove", &self.dir));
         }
-        let Some(_hold) = self.hold().await? else { return Ok(()) };
+        let hold = self.hold().await?;
         self.stop_held().await?;
-        tokio::fs::remove_dir_all(&self.dir).await.map_err(io_error("cannot remove", &self.dir))
+        match hold {
+            Some(_hold) => tokio::fs::remove_dir_all(&self.dir).await.map_err(io_error("cannot remove", &self.dir)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -2,5 +2,6 @@
 
 pub mod local;
 mod process;
+mod root;
 pub mod store;
 pub mod supervisor;

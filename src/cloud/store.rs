@@ -5,33 +5,43 @@ use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
 
+pub use super::root::Root;
 use crate::agents::Agent;
 
 /// A machine of the local cloud: a directory and a port of this host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalVm {
     /// Names the directory.
     pub id: Uuid,
+    /// Below which the directory is.
+    pub root: Root,
     /// On 127.0.0.1.
     pub port: u16,
 }
 
 impl LocalVm {
     /// Where its agent is reached.
-    pub fn url(self) -> String {
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 }
 
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct LocalData {
+    root: Root,
     port: u16,
+}
+
+impl From<&LocalVm> for Json<LocalData> {
+    fn from(vm: &LocalVm) -> Self {
+        Self(LocalData { root: vm.root.clone(), port: vm.port })
+    }
 }
 
 impl FromRow<'_, PgRow> for LocalVm {
     fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        let Json(LocalData { port }) = row.try_get("data")?;
-        Ok(Self { id: row.try_get("id")?, port })
+        let Json(LocalData { root, port }) = row.try_get("data")?;
+        Ok(Self { id: row.try_get("id")?, root, port })
     }
 }
 
@@ -46,21 +56,21 @@ pub async fn open_of(conn: &mut PgConnection, agent_id: i64) -> sqlx::Result<Vec
 }
 
 /// Writes a machine down, before it is made.
-pub async fn insert(conn: &mut PgConnection, agent_id: i64, vm: LocalVm) -> sqlx::Result<()> {
+pub async fn insert(conn: &mut PgConnection, agent_id: i64, vm: &LocalVm) -> sqlx::Result<()> {
     sqlx::query("insert into vms (id, agent_id, cloud, data) values ($1, $2, 'local', $3) on conflict (id) do nothing")
         .bind(vm.id)
         .bind(agent_id)
-        .bind(Json(LocalData { port: vm.port }))
+        .bind(Json::<LocalData>::from(vm))
         .execute(conn)
         .await?;
     Ok(())
 }
 
 /// It listens, or will listen, on another port.
-pub async fn set_port(conn: &mut PgConnection, vm: LocalVm) -> sqlx::Result<()> {
+pub async fn set_port(conn: &mut PgConnection, vm: &LocalVm) -> sqlx::Result<()> {
     sqlx::query("update vms set data = $2 where id = $1")
         .bind(vm.id)
-        .bind(Json(LocalData { port: vm.port }))
+        .bind(Json::<LocalData>::from(vm))
         .execute(conn)
         .await?;
     Ok(())
@@ -75,12 +85,16 @@ pub async fn end(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Which of these machines are known to have ended.
-pub async fn ended_among(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
-    sqlx::query_scalar("select id from vms where id = any($1) and cloud = 'local' and ended_at is not null")
-        .bind(ids)
-        .fetch_all(conn)
-        .await
+/// Which of these machines were below this root and are known to have ended.
+pub async fn ended_among(conn: &mut PgConnection, root: &Root, ids: &[Uuid]) -> sqlx::Result<Vec<LocalVm>> {
+    sqlx::query_as(
+        "select id, data from vms
+          where id = any($1) and cloud = 'local' and data -> 'root' = $2 and ended_at is not null",
+    )
+    .bind(ids)
+    .bind(Json(root))
+    .fetch_all(conn)
+    .await
 }
 
 /// Machines of agents that should be running and that no job is working at; with `only`, that one alone.
@@ -95,14 +109,14 @@ pub async fn to_supervise(conn: &mut PgConnection, only: Option<Uuid>) -> sqlx::
     .await?;
     rows.iter()
         .map(|row| {
-            let Json(LocalData { port }) = row.try_get("data")?;
-            Ok((LocalVm { id: row.try_get("vm_id")?, port }, Agent::from_row(row)?))
+            let Json(LocalData { root, port }) = row.try_get("data")?;
+            Ok((LocalVm { id: row.try_get("vm_id")?, root, port }, Agent::from_row(row)?))
         })
         .collect()
 }
 
 /// The agent was found listening on another port than the rows say; both are set right, unless it is no longer running.
-pub async fn moved(conn: &mut PgConnection, agent_id: i64, vm: LocalVm) -> sqlx::Result<()> {
+pub async fn moved(conn: &mut PgConnection, agent_id: i64, vm: &LocalVm) -> sqlx::Result<()> {
     let running = sqlx::query("update agents set url = $2 where id = $1 and status = 'running'")
         .bind(agent_id)
         .bind(vm.url())

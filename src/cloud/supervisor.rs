@@ -1,8 +1,9 @@
 //! Keeps local agents running: those that died are started again, whether they crashed or the host did.
 //!
-//! Every replica of the host does this; starting an agent twice is harmless ([`Site::start`]).
+//! Every replica of the host does this; starting an agent twice is harmless ([`Site::start`]). Agents below a root that is
+//! not here are left to the host that has it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::local::{self, LocalError, Site};
-use super::store::{self, LocalVm};
+use super::store::{self, LocalVm, Root};
 use crate::agents::Agent;
 use crate::app::App;
 use crate::replica::Replica;
@@ -39,13 +40,21 @@ impl Trouble {
     }
 }
 
+/// What is remembered from one round to the next.
+#[derive(Debug, Default)]
+struct Memory {
+    troubles: HashMap<Uuid, Trouble>,
+    /// Roots that are not here, each of which is worth one line of the log.
+    away: HashSet<Root>,
+}
+
 /// Looks after the agents until `stop`, or until the replica is given up.
 pub async fn supervise(app: &App, replica: &Replica, stop: &CancellationToken) {
-    let mut troubles = HashMap::new();
+    let mut memory = Memory::default();
     let mut swept: Option<Instant> = None;
     loop {
         if replica.may_send() {
-            if let Err(error) = round(app, &mut troubles).await {
+            if let Err(error) = round(app, &mut memory).await {
                 warn!(%error, "local agents could not be looked up; trying again");
             }
             if swept.is_none_or(|last| last.elapsed() >= SWEEP_EVERY) {
@@ -61,12 +70,25 @@ pub async fn supervise(app: &App, replica: &Replica, stop: &CancellationToken) {
     }
 }
 
-async fn round(app: &App, troubles: &mut HashMap<Uuid, Trouble>) -> sqlx::Result<()> {
+async fn round(app: &App, Memory { troubles, away }: &mut Memory) -> sqlx::Result<()> {
     let agents = store::to_supervise(&mut *app.db.acquire().await?, None).await?;
     troubles.retain(|id, _| agents.iter().any(|(vm, _)| vm.id == *id));
-    let looks = agents.into_iter().map(|(vm, agent)| {
+    let mut here = Vec::new();
+    let mut absent = HashSet::new();
+    for (vm, agent) in agents {
+        match Site::of(&vm) {
+            Ok(site) => here.push((site, vm, agent)),
+            Err(LocalError::Elsewhere(_)) => drop(absent.insert(vm.root)),
+            Err(error) => warn!(agent.id, %error, "an agent's directory cannot be looked at"),
+        }
+    }
+    for root in absent.difference(away) {
+        warn!(root = %root.path().display(), "agents below this directory are not looked after here, for it is missing or another host's");
+    }
+    *away = absent;
+    let looks = here.into_iter().map(|(site, vm, agent)| {
         let (app, trouble) = (app.clone(), troubles.get(&vm.id).copied());
-        async move { (vm.id, look_after(&app, vm, &agent, trouble).await) }
+        async move { (vm.id, look_after(&app, &site, &vm, &agent, trouble).await) }
     });
     let looks: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
     for (id, trouble) in looks {
@@ -79,17 +101,10 @@ async fn round(app: &App, troubles: &mut HashMap<Uuid, Trouble>) -> sqlx::Result
 }
 
 /// Starts the agent if it is dead and its wait is over; what is to be remembered of it.
-async fn look_after(app: &App, vm: LocalVm, agent: &Agent, trouble: Option<Trouble>) -> Option<Trouble> {
-    let site = match Site::new(&app.config, vm.id) {
-        Ok(site) => site,
-        Err(error) => {
-            warn!(agent.id, %error, "an agent's directory cannot be looked at");
-            return trouble;
-        }
-    };
+async fn look_after(app: &App, site: &Site, vm: &LocalVm, agent: &Agent, trouble: Option<Trouble>) -> Option<Trouble> {
     match site.alive().await {
         Ok(true) => {
-            keep_address(app, &site, vm, agent).await;
+            keep_address(app, site, vm, agent).await;
             return trouble.filter(|trouble| trouble.last.elapsed() < WELL);
         }
         Ok(false) => {}
@@ -102,11 +117,11 @@ async fn look_after(app: &App, vm: LocalVm, agent: &Agent, trouble: Option<Troub
         return trouble;
     }
     let starts = trouble.map_or(0, |trouble| trouble.starts) + 1;
-    match restart(app, &site, vm, agent).await {
+    match restart(app, site, vm, agent).await {
         Ok(false) => return None,
         Ok(true) => {
             info!(agent.id, agent.starts = starts, "an agent that had ended runs again");
-            keep_address(app, &site, vm, agent).await;
+            keep_address(app, site, vm, agent).await;
         }
         Err(error) => {
             warn!(agent.id, agent.starts = starts, error = %format!("{error:#}"), "an agent that ended cannot be started again; trying again later")
@@ -116,7 +131,7 @@ async fn look_after(app: &App, vm: LocalVm, agent: &Agent, trouble: Option<Troub
 }
 
 /// Starts the agent; false if it is not to run any more.
-async fn restart(app: &App, site: &Site, vm: LocalVm, agent: &Agent) -> anyhow::Result<bool> {
+async fn restart(app: &App, site: &Site, vm: &LocalVm, agent: &Agent) -> anyhow::Result<bool> {
     // It may have been deleted since the list was made; a start after this look is undone by the job's own stop.
     if store::to_supervise(&mut *app.db.acquire().await?, Some(vm.id)).await?.is_empty() {
         return Ok(false);
@@ -136,15 +151,15 @@ async fn restart(app: &App, site: &Site, vm: LocalVm, agent: &Agent) -> anyhow::
 }
 
 /// The agent itself knows best where it listens: two replicas may have chosen a new port at once.
-async fn keep_address(app: &App, site: &Site, vm: LocalVm, agent: &Agent) {
+async fn keep_address(app: &App, site: &Site, vm: &LocalVm, agent: &Agent) {
     let Some(port) = site.port() else { return };
-    let found = LocalVm { port, ..vm };
-    if found == vm && agent.url.as_deref() == Some(&found.url()) {
+    let found = LocalVm { port, ..vm.clone() };
+    if found == *vm && agent.url.as_deref() == Some(&found.url()) {
         return;
     }
     let saved = async {
         let mut tx = app.db.begin().await?;
-        store::moved(&mut tx, agent.id, found).await?;
+        store::moved(&mut tx, agent.id, &found).await?;
         tx.commit().await
     };
     match saved.await {
@@ -156,21 +171,29 @@ async fn keep_address(app: &App, site: &Site, vm: LocalVm, agent: &Agent) {
 /// Removes directories of machines that have ended. There are none, unless a replica that was frozen in the middle of a
 /// step woke after another had undone it. Directories that no row knows are left alone: they are not ours.
 async fn sweep(app: &App) {
-    let Ok(entries) = fs::read_dir(&app.config.local_dir) else { return }; // silent-ok: no directory, nothing to sweep
+    let root = match Root::find(&app.config.local_dir) {
+        Ok(Some(root)) => root,
+        Ok(None) => return,
+        Err(error) => return warn!(%error, "the directory of agents cannot be looked at; trying again"),
+    };
+    let entries = match fs::read_dir(root.path()) {
+        Ok(entries) => entries,
+        Err(error) => return warn!(%error, "the directory of agents cannot be listed; trying again"),
+    };
     let ids: Vec<Uuid> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    let ended = async { store::ended_among(&mut *app.db.acquire().await?, &ids).await };
+    let ended = async { store::ended_among(&mut *app.db.acquire().await?, &root, &ids).await };
     let ended = match ended.await {
         Ok(ended) => ended,
         Err(error) => return warn!(%error, "directories of ended agents could not be looked up; trying again"),
     };
-    for id in ended {
-        let removed = match Site::new(&app.config, id) {
+    for vm in ended {
+        let removed = match Site::of(&vm) {
             Ok(site) => site.remove().await,
             Err(error) => Err(error),
         };
         match removed {
-            Ok(()) => warn!(vm.id = %id, "something was left of an agent that had ended, and is removed now"),
-            Err(error) => warn!(vm.id = %id, %error, "something is left of an agent that has ended"),
+            Ok(()) => warn!(vm.id = %vm.id, "something was left of an agent that had ended, and is removed now"),
+            Err(error) => warn!(vm.id = %vm.id, %error, "something is left of an agent that has ended"),
         }
     }
 }

@@ -47,6 +47,7 @@ impl From<LocalError> for JobError {
         let reason = match &error {
             LocalError::Io { .. } => "the server could not write or read its files (its disk may be full)",
             LocalError::ProgramMissing(_) => return Self::fail("the agent's program is missing on the server", error),
+            LocalError::Elsewhere(_) => "the place where its files were put cannot be reached from this server",
             LocalError::Gone(_) => "its files have disappeared from the server",
             LocalError::Busy(_) => "its files are being worked on by somebody else",
             LocalError::PortTaken(_) => "another program took its place on the server",

@@ -16,7 +16,7 @@ use super::store::{self as jobs, Job};
 use crate::agents::{self, Agent};
 use crate::app::App;
 use crate::cloud::local::{self, LocalError, Site};
-use crate::cloud::store::{self as vms, LocalVm};
+use crate::cloud::store::{self as vms, LocalVm, Root};
 
 /// How long one try waits for an agent to answer.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(15);
@@ -57,14 +57,14 @@ pub async fn perform(app: &App, job: &Job, stop: &CancellationToken) -> Result<D
         Step::Health => health(app, job, stop).await,
         Step::Stop => {
             for vm in open_vms(app, job).await? {
-                Site::new(&app.config, vm.id)?.stop().await?;
+                Site::of(&vm)?.stop().await?;
             }
             Ok(on(job, Step::Remove, Effect::Nothing))
         }
         Step::Remove => {
             let mut gone = Vec::new();
             for vm in open_vms(app, job).await? {
-                Site::new(&app.config, vm.id)?.remove().await?;
+                Site::of(&vm)?.remove().await?;
                 gone.push(vm.id);
             }
             Ok(on(job, Step::End, Effect::Gone(gone)))
@@ -82,14 +82,15 @@ async fn open_vms(app: &App, job: &Job) -> Result<Vec<LocalVm>, JobError> {
 }
 
 async fn place(app: &App, job: &Job) -> Result<Done, JobError> {
-    let (vm, effect) = match open_vms(app, job).await?.first() {
-        Some(vm) => (*vm, Effect::Nothing),
+    let (id, effect) = match open_vms(app, job).await?.first() {
+        Some(vm) => (vm.id, Effect::Nothing),
         None => {
-            let vm = LocalVm { id: Uuid::new_v4(), port: free_port()? };
-            (vm, Effect::Placed(vm))
+            let root = Root::make(&app.config.local_dir)?;
+            let vm = LocalVm { id: Uuid::new_v4(), root, port: free_port()? };
+            (vm.id, Effect::Placed(vm))
         }
     };
-    Ok(Done { next: Step::Install, state: State { vm: Some(vm.id), ..job.state.clone() }, effect })
+    Ok(Done { next: Step::Install, state: State { vm: Some(id), ..job.state.clone() }, effect })
 }
 
 fn free_port() -> Result<u16, JobError> {
@@ -103,7 +104,7 @@ async fn subject(app: &App, job: &Job) -> Result<(Agent, LocalVm, Site), JobErro
     let agent = agents::store::get(&mut conn, job.agent_id).await?.ok_or_else(lost)?;
     let vms = vms::open_of(&mut conn, job.agent_id).await?;
     let vm = vms.into_iter().find(|vm| Some(vm.id) == job.state.vm).ok_or_else(lost)?;
-    let site = Site::new(&app.config, vm.id)?;
+    let site = Site::of(&vm)?;
     Ok((agent, vm, site))
 }
 
@@ -117,7 +118,7 @@ async fn install(app: &App, job: &Job) -> Result<Done, JobError> {
 
 async fn start(app: &App, job: &Job) -> Result<Done, JobError> {
     let (agent, vm, site) = subject(app, job).await?;
-    match ensure_started(app, &agent, vm, &site).await? {
+    match ensure_started(app, &agent, &vm, &site).await? {
         None => Ok(on(job, Step::Health, Effect::Nothing)),
         Some(moved) => Ok(on(job, Step::Install, Effect::Moved(moved))),
     }
@@ -125,12 +126,12 @@ async fn start(app: &App, job: &Job) -> Result<Done, JobError> {
 
 /// Starts the agent if it does not run. If its port was taken by another program it is not started, and gets the port
 /// that is returned.
-async fn ensure_started(app: &App, agent: &Agent, vm: LocalVm, site: &Site) -> Result<Option<LocalVm>, JobError> {
+async fn ensure_started(app: &App, agent: &Agent, vm: &LocalVm, site: &Site) -> Result<Option<LocalVm>, JobError> {
     let program = local::program(&app.config)?;
     let config = local::agent_config(&app.config, agent, site, vm.port)?;
     match site.start(&program, &config).await {
         Ok(()) => Ok(None),
-        Err(LocalError::PortTaken(_)) => Ok(Some(LocalVm { port: free_port()?, ..vm })),
+        Err(LocalError::PortTaken(_)) => Ok(Some(LocalVm { port: free_port()?, ..vm.clone() })),
         Err(error) => Err(error.into()),
     }
 }
@@ -138,13 +139,13 @@ async fn ensure_started(app: &App, agent: &Agent, vm: LocalVm, site: &Site) -> R
 async fn health(app: &App, job: &Job, stop: &CancellationToken) -> Result<Done, JobError> {
     let (agent, vm, site) = subject(app, job).await?;
     // It may have died since, and a second try finds it dead.
-    if let Some(moved) = ensure_started(app, &agent, vm, &site).await? {
+    if let Some(moved) = ensure_started(app, &agent, &vm, &site).await? {
         return Ok(on(job, Step::Install, Effect::Moved(moved)));
     }
     let deadline = Instant::now() + HEALTHY_WITHIN;
     let mut asked = Instant::now();
     loop {
-        let trouble = match ask(app, &agent, vm).await {
+        let trouble = match ask(app, &agent, &vm).await {
             Ok(protocol) => {
                 let state = State { protocol: Some(protocol), ..job.state.clone() };
                 return Ok(Done { next: Step::Finish, state, effect: Effect::Nothing });
@@ -173,7 +174,7 @@ async fn health(app: &App, job: &Job, stop: &CancellationToken) -> Result<Done, 
 }
 
 /// Whether the agent answers, and which protocol it speaks.
-async fn ask(app: &App, agent: &Agent, vm: LocalVm) -> anyhow::Result<i32> {
+async fn ask(app: &App, agent: &Agent, vm: &LocalVm) -> anyhow::Result<i32> {
     let secret = agent.secret(&app.config.vault)?;
     let url = vm.url();
     let asked = async {

@@ -173,8 +173,8 @@ impl Worker {
         let (agent, current) = lock(&mut tx, job).await?;
         match done.effect {
             Effect::Nothing => {}
-            Effect::Placed(vm) => vms::insert(&mut tx, job.agent_id, vm).await?,
-            Effect::Moved(vm) => vms::set_port(&mut tx, vm).await?,
+            Effect::Placed(vm) => vms::insert(&mut tx, job.agent_id, &vm).await?,
+            Effect::Moved(vm) => vms::set_port(&mut tx, &vm).await?,
             Effect::Gone(ids) => vms::end(&mut tx, &ids).await?,
         }
         if !done.next.removes() {

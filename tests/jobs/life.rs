@@ -138,3 +138,51 @@ async fn an_agent_deleted_while_it_is_being_set_up_leaves_nothing() {
     worker.stop().await;
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_found_by_a_worker_with_another_directory() {
+    let mut world = World::new().await;
+    let worker = world.worker().await;
+    let agent = world.create().await.expect("created");
+    let agent = world.wait_for(agent.id, Status::Running).await;
+    worker.stop().await;
+
+    world.use_other_local_dir();
+    world.delete(&agent).await.expect("deleted");
+    let worker = world.worker().await;
+    world.wait_for(agent.id, Status::Deleted).await;
+    assert_eq!((world.directories(), world.processes().len()), (0, 0));
+    worker.stop().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_directory_is_out_of_sight_is_not_said_to_be_gone() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let agent = world.create().await.expect("created");
+    let agent = world.wait_for(agent.id, Status::Running).await;
+    worker.stop().await;
+
+    // As when it is not mounted: its place is there, and empty.
+    let away = world.agents_dir().with_file_name("away");
+    std::fs::rename(world.agents_dir(), &away).expect("moved away");
+    std::fs::create_dir(world.agents_dir()).expect("a place");
+    world.delete(&agent).await.expect("deleted");
+    let worker = world.worker().await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while world.count("select count(*) from jobs where not done and failures >= 2 and step = 'stop'").await == 0 {
+        assert!(Instant::now() < deadline, "the job should fail and go on trying");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(world.agent(agent.id).await.status, Status::Deleting);
+    assert_eq!((world.directories(), world.processes().len()), (0, 1));
+
+    std::fs::remove_dir(world.agents_dir()).expect("nothing was put there");
+    std::fs::rename(&away, world.agents_dir()).expect("moved back");
+    sqlx::query("update jobs set run_at = now() where not done").execute(&world.app.db).await.expect("hurried");
+    world.wait_for(agent.id, Status::Deleted).await;
+    assert_eq!((world.directories(), world.processes().len()), (0, 0));
+    worker.stop().await;
+    world.end().await;
+}

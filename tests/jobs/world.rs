@@ -81,13 +81,21 @@ impl World {
         world
     }
 
+    /// From now on LOCAL_DIR is another directory, as after a start in another place.
+    pub fn use_other_local_dir(&mut self) {
+        self.environment.insert("LOCAL_DIR".into(), self.dir.path().join("other").display().to_string());
+        self.app = app(&self.environment);
+    }
+
     pub fn agents_dir(&self) -> PathBuf {
         self.dir.path().join("agents")
     }
 
     /// Directories of agents that exist.
     pub fn directories(&self) -> usize {
-        std::fs::read_dir(self.agents_dir()).map_or(0, |entries| entries.count())
+        std::fs::read_dir(self.agents_dir()).map_or(0, |entries| {
+            entries.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir())).count()
+        })
     }
 
     /// Processes whose arguments name our directory.
