@@ -145,6 +145,10 @@ async fn health(app: &App, job: &Job, stop: &CancellationToken) -> Result<Done, 
     let deadline = Instant::now() + HEALTHY_WITHIN;
     let mut asked = Instant::now();
     loop {
+        // It may have been started by a replica that died before it could save the port that it chose.
+        if let Some(port) = site.port().filter(|port| *port != vm.port) {
+            return Ok(on(job, Step::Health, Effect::Moved(LocalVm { port, ..vm })));
+        }
         let trouble = match ask(app, &agent, &vm).await {
             Ok(protocol) => {
                 let state = State { protocol: Some(protocol), ..job.state.clone() };

@@ -84,6 +84,22 @@ async fn a_worker_frozen_past_its_lease_does_nothing_when_it_wakes() {
     world.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_listens_elsewhere_than_its_row_says_is_asked_there() {
+    let world = World::new().await;
+    let agent = world.create().await.expect("created");
+    // The third save is that of its start.
+    kill_at(&world, &agent, 2, Moment::AfterSave).await;
+    assert_eq!(world.processes().len(), 1);
+    sqlx::query("update vms set data = data || '{\"port\": 9}'").execute(&world.app.db).await.expect("changed");
+    let process = world.process();
+    let agent = world.wait_for(agent.id, Status::Running).await;
+    assert!(world.answers(&agent).await);
+    assert_eq!(world.processes().len(), 1);
+    drop(process);
+    world.end().await;
+}
+
 /// Starts a worker and kills it at the job's `save`th save.
 async fn kill_at(world: &World, save: usize, moment: Moment) {
     let mut stepping = Stepping::start(world).await;
