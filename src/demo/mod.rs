@@ -1,5 +1,6 @@
 //! `baal demo`: everything on this machine, with simulators for the far sides, and nothing left running afterwards.
 
+mod orphan;
 pub mod postgres;
 mod secrets;
 mod stack;

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use super::orphan::stop_orphan;
 use super::supervised::{Spec, Supervised, tail};
 
 /// The database superuser.
@@ -53,7 +54,7 @@ impl Postgres {
         let data = dir.join("data");
         let bin = programs(&data)?;
         let account = Account::for_server()?;
-        stop_orphan(&data).await?;
+        stop_orphan(&data, STOP_GRACE).await?;
         let log = dir.join("postgres.log");
         if !data.join("PG_VERSION").exists() {
             account.initdb(&bin, dir, &data, &log).await?;
@@ -300,44 +301,6 @@ fn pg_config() -> Option<(u32, PathBuf)> {
     let version = ask("--version")?;
     let major = version.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty())?.parse().ok()?;
     Some((major, ask("--bindir")?.into()))
-}
-
-/// Stops a server that still runs on the data though its owner is gone: its owner's death should have stopped it, and
-/// mostly it is only not yet done.
-async fn stop_orphan(data: &Path) -> anyhow::Result<()> {
-    let file = data.join("postmaster.pid");
-    let Some(pid) = fs::read_to_string(&file).ok().and_then(|text| text.lines().next()?.trim().parse::<i32>().ok())
-    else {
-        return Ok(());
-    };
-    let Some(process) = rustix::process::Pid::from_raw(pid) else { return Ok(()) };
-    let directory = fs::metadata(data)?;
-    // Postgres works in its data directory, which tells it from another process that was given its id since.
-    let runs = || {
-        fs::metadata(format!("/proc/{pid}/cwd"))
-            .is_ok_and(|cwd| (cwd.dev(), cwd.ino()) == (directory.dev(), directory.ino()))
-    };
-    if !runs() {
-        if Path::new(&format!("/proc/{pid}")).exists() {
-            // Postgres itself only looks whether the id is in use.
-            fs::remove_file(&file)?;
-        }
-        return Ok(());
-    }
-    let deadline = Instant::now() + STOP_GRACE;
-    rustix::process::kill_process(process, rustix::process::Signal::INT).or_else(|error| match error {
-        rustix::io::Errno::SRCH => Ok(()),
-        other => Err(other),
-    })?;
-    while runs() {
-        ensure!(
-            Instant::now() < deadline,
-            "another Postgres (process {pid}) runs on {} and doesn't stop",
-            data.display()
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
 }
 
 /// A directory for the socket, and whether it is a temporary one because the path below `dir` would be too long.
