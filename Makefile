@@ -1,6 +1,6 @@
 # `make` alone lists the targets. CARGO_TARGET_DIR is cargo's own and respected everywhere.
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap build demo test e2e lint generated
+.PHONY: help bootstrap build demo test lint generated
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,7 +10,8 @@ build: ## Build all programs
 	cargo build --workspace --bins
 
 demo: build ## Run everything on this machine and chat with it in the browser; Ctrl-C stops it
-	cargo run -q --bin baal -- demo
+	@# Not `cargo run`, which resolves other features for one package than for all and so would compile again.
+	"$${CARGO_TARGET_DIR:-target}/debug/baal" demo
 
 test: ## Run every test
 	scripts/bootstrap test
@@ -19,16 +20,12 @@ test: ## Run every test
 	cargo build --workspace --all-targets
 	cargo test --workspace
 
-e2e: ## Run the tests of the whole program only
-	scripts/bootstrap test
-	cargo build --workspace --all-targets
-	cargo test -p baal --test it
-
 lint: ## Check formatting and lints
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
 generated: ## Write the files that are made from the code
+	cargo build --workspace --bins
 	@# By way of a temporary file, so that a failure doesn't leave an empty one.
-	cargo run -q --bin baal -- env-example > .env.example.new || { rm -f .env.example.new; exit 1; }
+	"$${CARGO_TARGET_DIR:-target}/debug/baal" env-example > .env.example.new || { rm -f .env.example.new; exit 1; }
 	mv .env.example.new .env.example
