@@ -16,8 +16,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub use self::choices::{CloudKind, LogFormat, Model, Models, TelegramMode, Visibility};
 use self::parse::{
-    any_secret, any_text, base_url, bot_id, bot_token, database_url, expand_home, from_str, in_range,
-    optional_base_url, optional_path, path, vault, webhook_secret,
+    any_text, api_key, base_url, bot_id, bot_token, database_url, expand_home, from_str, in_range, optional_base_url,
+    optional_path, path, vault, webhook_secret,
 };
 use crate::vault::Vault;
 
@@ -87,7 +87,7 @@ settings! {
     /// Fernet key under which secrets are stored; `baal keygen` makes one. Losing it loses every stored secret.
     vault: Vault = "BOT_ENCRYPTION_KEY", Need::Required, "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=", vault;
     /// The operator's key for LibertAI, with which agents run.
-    libertai_api_key: SecretString = "LIBERTAI_API_KEY", Need::Required, "sk-…", any_secret;
+    libertai_api_key: SecretString = "LIBERTAI_API_KEY", Need::Required, "sk-0123456789abcdef", api_key;
     /// LibertAI's API, up to and with the version.
     libertai_api_base_url: String = "LIBERTAI_API_BASE_URL", Need::Default("https://api.libertai.io/v1"), "https://api.libertai.io/v1", base_url;
     /// Models that users choose from: a JSON list of id, name, description and context size in tokens.
@@ -323,6 +323,17 @@ mod tests {
             ["TELEGRAM_BOT_TOKEN", "LISTEN_ADDR", "MODELS", "BOT_ENCRYPTION_KEY", "DATABASE_URL", "LIBERTAI_API_KEY"]
         {
             assert!(error.contains(&format!("- {name} ")), "{name} in {error}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_no_agent_would_take_is_refused_and_not_shown() {
+        for key in ["hunter2 hunter2", "hunter2…", "hunter2\nhunter2"] {
+            let mut values = good();
+            values.insert("LIBERTAI_API_KEY".into(), key.into());
+            let error = Config::from_values(values, vec![]).expect_err("invalid").to_string();
+            assert!(error.contains("LIBERTAI_API_KEY must be one word of visible ASCII characters"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
         }
     }
 

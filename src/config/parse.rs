@@ -62,8 +62,13 @@ pub(super) fn vault(text: &str) -> Result<Vault, String> {
     Vault::new(&text.into()).ok_or_else(|| "is not a Fernet key (32 bytes in URL-safe base64)".into())
 }
 
-pub(super) fn any_secret(text: &str) -> Result<SecretString, String> {
-    Ok(text.into())
+/// What goes into a header as it is; an agent refuses anything else, but only once it is started.
+pub(super) fn api_key(text: &str) -> Result<SecretString, String> {
+    if text.chars().all(|c| c.is_ascii_graphic()) {
+        Ok(text.into())
+    } else {
+        Err("must be one word of visible ASCII characters".into())
+    }
 }
 
 pub(super) fn any_text(text: &str) -> Result<String, String> {
