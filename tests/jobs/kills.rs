@@ -89,7 +89,7 @@ async fn an_agent_that_listens_elsewhere_than_its_row_says_is_asked_there() {
     let world = World::new().await;
     let agent = world.create().await.expect("created");
     // The third save is that of its start.
-    kill_at(&world, &agent, 2, Moment::AfterSave).await;
+    kill_at(&world, 2, Moment::AfterSave).await;
     assert_eq!(world.processes().len(), 1);
     sqlx::query("update vms set data = data || '{\"port\": 9}'").execute(&world.app.db).await.expect("changed");
     let process = world.process();
