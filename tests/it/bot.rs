@@ -49,9 +49,8 @@ pub fn data(message: &Message, label: &str) -> String {
 
 /// Directories of agents with a process in them, and its id.
 fn processes(stack: &Stack) -> Vec<(PathBuf, u32)> {
-    let dirs = std::fs::read_dir(stack.dir().join("agents")).unwrap().map(|entry| entry.unwrap().path());
     let lock = |dir: &PathBuf| std::fs::read(dir.join(LOCK_FILE)).ok();
-    let locks = dirs.filter_map(|dir| lock(&dir).map(|lock| (dir, lock)));
+    let locks = stack.agent_dirs().into_iter().filter_map(|dir| lock(&dir).map(|lock| (dir, lock)));
     locks.map(|(dir, lock)| (dir, serde_json::from_slice::<AgentLock>(&lock).unwrap().pid)).collect()
 }
 

@@ -311,7 +311,7 @@ async fn an_agent_killed_in_the_middle_of_an_answer_is_started_again_and_answers
     for id in [1, 2] {
         first_piece(stack.user(id)).await;
     }
-    let agent = std::fs::read_dir(stack.dir().join("agents")).unwrap().next().unwrap().unwrap().path();
+    let [agent] = &stack.agent_dirs()[..] else { panic!("not one agent: {:?}", stack.agent_dirs()) };
     let lock: AgentLock = serde_json::from_slice(&std::fs::read(agent.join(LOCK_FILE)).unwrap()).unwrap();
     assert_eq!(stack.sql::<i64>("select count(*) from turns where not done").await, 3);
     kill_process(Pid::from_raw(lock.pid as i32).unwrap(), Signal::KILL).unwrap();

@@ -183,6 +183,12 @@ impl Stack {
         self.dir.path()
     }
 
+    /// The directories of the local agents.
+    pub fn agent_dirs(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.dir.path().join("agents")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
+    }
+
     fn logs(&self) -> Vec<PathBuf> {
         let mut logs: Vec<PathBuf> = std::fs::read_dir(self.dir.path())
             .into_iter()
