@@ -1,15 +1,14 @@
 //! The one message in which an owner watches an agent come to life: a pure function of what is known.
 
-use teloxide_core::payloads::{EditMessageText, EditMessageTextSetters, SendMessage, SendMessageSetters};
-use teloxide_core::types::{
-    ChatId, InlineKeyboardButton, InlineKeyboardMarkup, LinkPreviewOptions, MessageEntity, MessageId,
-};
+use teloxide_core::types::InlineKeyboardButton;
 
 use super::model::Step;
 use crate::agents::Agent;
 use crate::config::Visibility;
 use crate::telegram::callback::Press;
+use crate::telegram::markdown::Formatted;
 use crate::telegram::outbox::Call;
+use crate::telegram::text::{Buttons, Place, Text, edit_message, send_message};
 
 /// What the card tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,15 +36,13 @@ pub enum Scene {
     Deleted,
 }
 
-/// A message's text, formatting and buttons.
+/// A message's text and buttons.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Card {
-    /// Plain text.
-    pub text: String,
-    /// In UTF-16 units. No parse mode, for names are hostile.
-    pub entities: Vec<MessageEntity>,
+    /// What it says.
+    pub text: Formatted,
     /// Rows of buttons.
-    pub buttons: Vec<Vec<InlineKeyboardButton>>,
+    pub buttons: Buttons,
 }
 
 /// The card of an agent.
@@ -109,60 +106,26 @@ fn label(step: Step) -> &'static str {
     }
 }
 
+/// The agent's name in bold between plain words, for names are hostile.
 fn build(before: &str, name: &str, after: &str, buttons: Vec<InlineKeyboardButton>) -> Card {
-    let width = |text: &str| text.encode_utf16().count();
     Card {
-        text: format!("{before}{name}{after}"),
-        entities: vec![MessageEntity::bold(width(before), width(name))],
+        text: Text::plain(before).then_bold(name).then(after).done(),
         buttons: if buttons.is_empty() { vec![] } else { vec![buttons] },
     }
 }
 
 impl Card {
     /// The call that sends it as a new message.
-    pub fn message(&self, bot_id: i64, chat_id: i64) -> Call {
-        let payload = SendMessage::new(ChatId(chat_id), &self.text)
-            .entities(self.entities.clone())
-            .link_preview_options(no_preview());
-        Call::reply(
-            bot_id,
-            chat_id,
-            &match self.keyboard() {
-                Some(keyboard) => payload.reply_markup(keyboard),
-                None => payload,
-            },
-        )
+    pub fn message(self, bot_id: i64, chat_id: i64) -> Call {
+        let place = Place { bot_id, chat_id, thread_id: None };
+        Call::reply(bot_id, chat_id, &send_message(place, &self.text, self.buttons))
     }
 
     /// The call that puts it in place of the message that outbox row `edits` sent.
-    pub fn edit(&self, bot_id: i64, chat_id: i64, edits: i64) -> Call {
+    pub fn edit(self, bot_id: i64, chat_id: i64, edits: i64) -> Call {
+        let place = Place { bot_id, chat_id, thread_id: None };
         // The sender puts the message's id in, which is known only once Telegram has answered.
-        let payload = EditMessageText::new(ChatId(chat_id), MessageId(0), &self.text)
-            .entities(self.entities.clone())
-            .link_preview_options(no_preview());
-        let call = Call::reply(
-            bot_id,
-            chat_id,
-            &match self.keyboard() {
-                Some(keyboard) => payload.reply_markup(keyboard),
-                None => payload,
-            },
-        );
-        call.editing(edits)
-    }
-
-    fn keyboard(&self) -> Option<InlineKeyboardMarkup> {
-        (!self.buttons.is_empty()).then(|| InlineKeyboardMarkup::new(self.buttons.clone()))
-    }
-}
-
-fn no_preview() -> LinkPreviewOptions {
-    LinkPreviewOptions {
-        is_disabled: true,
-        url: None,
-        prefer_small_media: false,
-        prefer_large_media: false,
-        show_above_text: false,
+        Call::reply(bot_id, chat_id, &edit_message(place, 0, &self.text, self.buttons)).editing(edits)
     }
 }
 
@@ -174,7 +137,7 @@ mod tests {
     #[test]
     fn steps_are_shown_as_done_current_and_to_come() {
         let working = |trouble: Option<&str>| {
-            card(&agent("Ada"), &Scene::Working { step: Step::Start, trouble: trouble.map(str::to_owned) }).text
+            card(&agent("Ada"), &Scene::Working { step: Step::Start, trouble: trouble.map(str::to_owned) }).text.text
         };
         assert_eq!(
             working(None),
@@ -192,8 +155,8 @@ mod tests {
         let name = "<b>*_[x](tg://user?id=1) 👩\u{200d}🚀";
         for scene in [Scene::Undoing, Scene::Deleted, Scene::Ready { bot_username: None }] {
             let card = card(&agent(name), &scene);
-            let entity = &card.entities[0];
-            let units: Vec<u16> = card.text.encode_utf16().skip(entity.offset).take(entity.length).collect();
+            let entity = &card.text.entities[0];
+            let units: Vec<u16> = card.text.text.encode_utf16().skip(entity.offset).take(entity.length).collect();
             assert_eq!(String::from_utf16(&units).expect("whole characters"), name);
             let payload: serde_json::Value = serde_json::from_str(&card.edit(1, 2, 3).payload).expect("JSON");
             assert_eq!((payload.get("parse_mode"), &payload["message_id"]), (None, &0.into()));
@@ -205,7 +168,7 @@ mod tests {
         let ready = |visibility, bot: Option<&str>| {
             let mut agent = agent("Ada");
             agent.visibility = visibility;
-            card(&agent, &Scene::Ready { bot_username: bot.map(str::to_owned) }).text
+            card(&agent, &Scene::Ready { bot_username: bot.map(str::to_owned) }).text.text
         };
         assert!(ready(Visibility::Public, Some("baal_bot")).contains("https://t.me/baal_bot?start=agent_5"));
         assert!(!ready(Visibility::Public, None).contains("t.me"));
@@ -215,7 +178,7 @@ mod tests {
     #[test]
     fn a_failure_says_what_happened_and_what_can_be_done() {
         let card = card(&agent("Ada"), &Scene::Failed { reason: "the disk is full".into() });
-        assert!(card.text.starts_with("❌ Ada could not be set up: the disk is full."));
+        assert!(card.text.text.starts_with("❌ Ada could not be set up: the disk is full."));
         let buttons = serde_json::to_string(&card.buttons).expect("JSON");
         assert!(buttons.contains("retry:5") && buttons.contains("delete:5"), "{buttons}");
     }
@@ -224,6 +187,6 @@ mod tests {
     fn even_the_longest_card_fits_a_message() {
         let agent = agent(&"👩".repeat(64));
         let scene = Scene::Working { step: Step::Finish, trouble: Some("x".repeat(200)) };
-        assert!(card(&agent, &scene).text.encode_utf16().count() < 4096);
+        assert!(card(&agent, &scene).text.text.encode_utf16().count() < 4096);
     }
 }

@@ -36,7 +36,7 @@ struct Args {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     // silent-ok: a provider that is already installed serves as well
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _ = rustls::crypto::ring::default_provider().install_default(); // silent-ok: it is installed already
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let args = Args::parse();
@@ -92,7 +92,7 @@ async fn serve(
     let url = format!("http://{}", listener.local_addr()?);
     let listener = listener.tap_io(|stream| {
         // silent-ok: a slower connection still works
-        let _ = stream.set_nodelay(true);
+        let _ = stream.set_nodelay(true); // silent-ok: without it answers are slower
     });
     let stop = stop.clone();
     let server = tokio::spawn(async move {
@@ -113,7 +113,7 @@ fn watch_for_the_end(stop: CancellationToken, stdin_too: bool) -> anyhow::Result
         // A thread of its own: tokio's stdin would hold up the exit until a byte comes.
         std::thread::spawn(move || {
             // silent-ok: a standard input that can't be read has ended as well
-            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink()); // silent-ok: an error ends it as well
             stop.cancel();
         });
     }

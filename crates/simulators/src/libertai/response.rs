@@ -95,7 +95,7 @@ fn streamed(request: &Request, reply: Reply, pace: Pace) -> Response {
     // Ends by itself: sending fails once the caller is gone, and a hang waits for just that.
     tokio::spawn(async move {
         // silent-ok: the caller went away, which is the caller's right
-        let _ = send(&out, head, usage, reply, pace).await;
+        let _ = send(&out, head, usage, reply, pace).await; // silent-ok: the client has gone
     });
     let mut response = Body::from_stream(ReceiverStream::new(body)).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

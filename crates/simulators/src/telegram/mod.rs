@@ -81,7 +81,7 @@ impl Telegram {
 
     fn with_world(token: &str, world: World) -> Self {
         // silent-ok: a provider that is already installed serves as well
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let _ = rustls::crypto::ring::default_provider().install_default(); // silent-ok: it is installed already
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
