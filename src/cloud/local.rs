@@ -328,8 +328,7 @@ pub fn agent_config(config: &Config, agent: &Agent, site: &Site, port: u16) -> R
         db_path: site.dir.join("agent.db"),
         workspace_path: site.dir.join("workspace"),
         owner_chat_id: agent.chat_id.to_string(),
-        max_history: 100,
-        model_idle_timeout_seconds: 120,
+        ..AgentConfig::default()
     })
 }
 

@@ -54,7 +54,12 @@ impl Answer {
             }
             EventKind::Done { .. } => self.done = true,
             // Tools and files are shown once agents have them.
-            EventKind::ToolUse { .. } | EventKind::File { .. } | EventKind::Keepalive | EventKind::Unknown => {}
+            EventKind::ToolUse { .. }
+            | EventKind::ToolOutput { .. }
+            | EventKind::Steered { .. }
+            | EventKind::File { .. }
+            | EventKind::Keepalive
+            | EventKind::Unknown => {}
         }
     }
 

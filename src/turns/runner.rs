@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use baal_protocol::{ChatRequest, Sender};
+use baal_protocol::{ChatRequest, Mode, Sender};
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -237,6 +237,8 @@ async fn ask(
         sender: Some(Sender { id: turn.user_id, name: request.name, role: turn.role }),
         language_code: request.language_code,
         stream: true,
+        mode: Mode::Queue,
+        attachments: Vec::new(),
     };
     let client = AgentClient::new(app.agents_http.clone(), url, secret);
     // Few, so that an agent that talks faster than we take it in is slowed down instead of filling our memory.

@@ -44,11 +44,37 @@ pub fn load(path: &Path) -> Result<AgentConfig, Problems> {
 
 enum Kind {
     Text,
-    Number { min: u64, max: u64 },
+    Number {
+        min: u64,
+        max: u64,
+    },
+    Flag,
+    /// A list of strings.
+    Texts,
+}
+
+impl Kind {
+    fn fits(&self, value: &Value) -> bool {
+        match self {
+            Kind::Text => value.is_string(),
+            Kind::Number { min, max } => value.as_u64().is_some_and(|n| (*min..=*max).contains(&n)),
+            Kind::Flag => value.is_boolean(),
+            Kind::Texts => value.as_array().is_some_and(|items| items.iter().all(Value::is_string)),
+        }
+    }
+
+    fn expected(&self) -> String {
+        match self {
+            Kind::Text => "a string".into(),
+            Kind::Number { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::Flag => "true or false".into(),
+            Kind::Texts => "a list of strings".into(),
+        }
+    }
 }
 
 /// Name, type and, for a field that must be there, an example.
-const FIELDS: [(&str, Kind, Option<&str>); 12] = [
+const FIELDS: [(&str, Kind, Option<&str>); 25] = [
     ("agent_name", Kind::Text, Some("\"Ada\"")),
     ("system_prompt", Kind::Text, Some("\"You are a helpful assistant.\"")),
     ("model", Kind::Text, Some("\"qwen3-coder-next\"")),
@@ -57,9 +83,22 @@ const FIELDS: [(&str, Kind, Option<&str>); 12] = [
     ("agent_secret", Kind::Text, Some("a random string of 32 characters")),
     ("port", Kind::Number { min: 0, max: 65_535 }, Some("8080")),
     ("db_path", Kind::Text, Some("\"/var/lib/baal-agent/agent.db\"")),
-    ("workspace_path", Kind::Text, Some("\"/var/lib/baal-agent/workspace\"")),
+    ("workspace_path", Kind::Text, Some("\"/var/lib/baal-tools/workspace\"")),
     ("owner_chat_id", Kind::Text, None),
     ("max_history", Kind::Number { min: 1, max: 10_000 }, None),
+    ("max_tool_iterations", Kind::Number { min: 1, max: 1_000 }, None),
+    ("max_context_tokens", Kind::Number { min: 0, max: 10_000_000 }, None),
+    ("generation_reserve", Kind::Number { min: 256, max: 1_000_000 }, None),
+    ("compaction_keep_messages", Kind::Number { min: 1, max: 10_000 }, None),
+    ("model_sees_images", Kind::Flag, None),
+    ("heartbeat_interval", Kind::Number { min: 0, max: 7 * 24 * 3600 }, None),
+    ("background_tokens_per_day", Kind::Number { min: 0, max: 1_000_000_000_000 }, None),
+    ("visitor_tools", Kind::Texts, None),
+    ("brave_api_key", Kind::Text, None),
+    ("brave_api_url", Kind::Text, None),
+    ("web_allow", Kind::Texts, None),
+    ("tools_socket", Kind::Text, None),
+    ("bash_without_walls", Kind::Flag, None),
     ("model_idle_timeout_seconds", Kind::Number { min: 1, max: 3_600 }, None),
 ];
 
@@ -72,19 +111,14 @@ pub fn parse(text: &str) -> Result<AgentConfig, Problems> {
         .map_err(|e| Problems(vec![format!("it is not a JSON object: line {}, column {}", e.line(), e.column())]))?;
     let mut problems = Vec::new();
     for (name, kind, example) in &FIELDS {
-        match (fields.get(*name), kind) {
-            (None, _) => {
+        match fields.get(*name) {
+            None => {
                 if let Some(example) = example {
                     problems.push(format!("{name} is missing, for example: {example}"));
                 }
             }
-            (Some(Value::String(_)), Kind::Text) => {}
-            (Some(_), Kind::Text) => problems.push(format!("{name} must be a string")),
-            (Some(value), Kind::Number { min, max }) => {
-                if !value.as_u64().is_some_and(|n| (*min..=*max).contains(&n)) {
-                    problems.push(format!("{name} must be a whole number from {min} to {max}"));
-                }
-            }
+            Some(value) if kind.fits(value) => {}
+            Some(_) => problems.push(format!("{name} must be {}", kind.expected())),
         }
     }
     for name in fields.keys().filter(|name| FIELDS.iter().all(|(known, ..)| known != name)) {
@@ -106,33 +140,35 @@ fn check_values(fields: &Map<String, Value>, problems: &mut Vec<String>) {
     {
         problems.push("agent_name must be 1 to 64 characters on one line".into());
     }
-    for name in ["model", "db_path", "workspace_path"] {
+    for name in ["model", "db_path", "workspace_path", "tools_socket"] {
         if text(name).is_some_and(|value| value.trim().is_empty() || value.contains('\0')) {
             problems.push(format!("{name} must not be empty"));
         }
     }
     // What doesn't fit a header would fail at the first request only.
-    for name in ["libertai_api_key", "agent_secret"] {
+    for name in ["libertai_api_key", "agent_secret", "brave_api_key"] {
         if text(name).is_some_and(|value| value.is_empty() || !value.chars().all(|c| c.is_ascii_graphic())) {
             problems.push(format!("{name} must be one word of visible ASCII characters, not empty"));
         }
     }
-    if let Some(url) = text("libertai_api_base_url") {
-        let fits = reqwest::Url::parse(url).is_ok_and(|url| {
-            ["http", "https"].contains(&url.scheme())
-                && url.has_host()
-                && url.username().is_empty()
-                && url.password().is_none()
-                && url.query().is_none()
-        });
-        if !fits {
-            problems.push(
-                "libertai_api_base_url must be an http or https URL without user and query, for example: \
-                 https://api.libertai.io/v1"
-                    .into(),
-            );
+    for (name, example) in
+        [("libertai_api_base_url", "https://api.libertai.io/v1"), ("brave_api_url", "https://api.search.brave.com")]
+    {
+        if text(name).is_some_and(|url| !is_base_url(url)) {
+            problems
+                .push(format!("{name} must be an http or https URL without user and query, for example: {example}"));
         }
     }
+}
+
+fn is_base_url(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| {
+        ["http", "https"].contains(&url.scheme())
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+    })
 }
 
 #[cfg(test)]

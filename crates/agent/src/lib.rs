@@ -12,4 +12,5 @@ pub mod prompt;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod tools;
 pub mod turns;

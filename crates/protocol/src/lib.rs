@@ -30,9 +30,47 @@ pub struct ChatRequest {
     /// IETF language tag of the user's client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language_code: Option<String>,
-    /// Asks for [`EventKind::Delta`] events.
+    /// Asks for [`EventKind::Delta`] and [`EventKind::ToolOutput`] events.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stream: bool,
+    /// What to do while a turn of the chat runs.
+    #[serde(default, skip_serializing_if = "Mode::is_queue")]
+    pub mode: Mode,
+    /// Files that came with the message, brought by `PUT /uploads/{turn_id}/{name}`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
+}
+
+/// What becomes of a message that comes while a turn of its chat runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It waits and gets a turn of its own.
+    #[default]
+    Queue,
+    /// The running turn takes it in at its next question to the model; where none runs, as [`Mode::Queue`].
+    Steer,
+}
+
+impl Mode {
+    fn is_queue(&self) -> bool {
+        *self == Mode::Queue
+    }
+}
+
+/// A file that came with a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Where `PUT /uploads/{turn_id}/{name}` put it: `uploads/{turn_id}/{name}`.
+    pub path: String,
+    /// As its sender named it.
+    pub name: String,
+    /// Media type, such as `image/jpeg`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mime: Option<String>,
+    /// Bytes.
+    #[serde(default)]
+    pub size: u64,
 }
 
 /// The person behind a turn.
@@ -102,6 +140,18 @@ pub enum EventKind {
         name: String,
         /// Its arguments as a JSON string.
         input: String,
+    },
+    /// What a running tool prints; sent only to a caller that asked for it.
+    ToolOutput {
+        /// The tool's name.
+        name: String,
+        /// The next characters.
+        content: String,
+    },
+    /// The message was taken in by the turn that runs in its chat, and this turn is over.
+    Steered {
+        /// That turn.
+        turn_id: Uuid,
     },
     /// A file for the chat, to be fetched from `/files/{path}`.
     File {
@@ -221,9 +271,10 @@ pub const EXIT_LOCKED: u8 = 3;
 
 /// The agent's configuration, one JSON file (`baal-agent --config FILE`), mode 0600 because it holds keys.
 ///
-/// The names are those that the Python agent read from its environment, in lower case.
+/// The names are those that the Python agent read from its environment, in lower case. A field that must be there is empty by
+/// default, which the agent refuses.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct AgentConfig {
     /// Display name, told to the model and by `/health`.
     pub agent_name: String,
@@ -243,23 +294,73 @@ pub struct AgentConfig {
     pub db_path: std::path::PathBuf,
     /// Directory of memory, skills and files.
     pub workspace_path: std::path::PathBuf,
-    /// The owner's chat, for callers that send no `sender`.
-    #[serde(default)]
+    /// The owner's chat: where unasked messages go, and how the owner is known to callers that send no `sender`.
     pub owner_chat_id: String,
-    /// Messages of history given to the model.
-    #[serde(default = "default_max_history")]
+    /// Messages of history given to the model; more become a summary.
     pub max_history: u32,
+    /// Rounds of tools in one turn.
+    pub max_tool_iterations: u32,
+    /// Tokens that the model can read; 0: as known of the model.
+    pub max_context_tokens: u32,
+    /// Tokens of them that are kept free for the answer.
+    pub generation_reserve: u32,
+    /// Messages that stay word for word when older ones become a summary.
+    pub compaction_keep_messages: u32,
+    /// Whether the model can be shown images.
+    pub model_sees_images: bool,
+    /// Seconds between two looks at HEARTBEAT.md; 0: never.
+    pub heartbeat_interval: u64,
+    /// Tokens a day (UTC) that heartbeats and subagents may spend together.
+    pub background_tokens_per_day: u64,
+    /// Tools that visitors have beyond their own, such as `bash`.
+    pub visitor_tools: Vec<String>,
+    /// Key of the Brave Search API; without it there is no `web_search`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub brave_api_key: Option<String>,
+    /// Base URL of the Brave Search API.
+    pub brave_api_url: String,
+    /// Hosts and networks that `web_fetch` may visit although they are not public, such as `10.1.0.0/16`.
+    pub web_allow: Vec<String>,
+    /// The socket of the tool launcher, as systemd listens on it; without it tools run as the agent's own user, with fewer
+    /// walls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools_socket: Option<std::path::PathBuf>,
+    /// Offers `bash` also where the walls around it are incomplete.
+    pub bash_without_walls: bool,
     /// Seconds without a byte from the inference service after which a turn ends with an error.
-    #[serde(default = "default_model_idle_timeout_seconds")]
     pub model_idle_timeout_seconds: u64,
 }
 
-fn default_max_history() -> u32 {
-    100
-}
-
-fn default_model_idle_timeout_seconds() -> u64 {
-    120
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self {
+            agent_name: String::new(),
+            system_prompt: String::new(),
+            model: String::new(),
+            libertai_api_key: String::new(),
+            libertai_api_base_url: String::new(),
+            agent_secret: String::new(),
+            port: 8080,
+            db_path: "".into(),
+            workspace_path: "".into(),
+            owner_chat_id: String::new(),
+            max_history: 100,
+            max_tool_iterations: 50,
+            max_context_tokens: 0,
+            generation_reserve: 4096,
+            compaction_keep_messages: 20,
+            model_sees_images: false,
+            heartbeat_interval: 1800,
+            background_tokens_per_day: 200_000,
+            visitor_tools: Vec::new(),
+            brave_api_key: None,
+            brave_api_url: "https://api.search.brave.com".to_owned(),
+            web_allow: Vec::new(),
+            tools_socket: None,
+            bash_without_walls: false,
+            model_idle_timeout_seconds: 120,
+        }
+    }
 }
 
 impl std::fmt::Debug for AgentConfig {

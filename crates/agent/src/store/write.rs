@@ -1,24 +1,13 @@
-//! The changes. Each runs inside a transaction that others share, so it fails only where the database does.
+//! The changes to turns, their events and the history.
 
-use super::StoreError;
-use super::writer::Effect;
+use super::writer::Changed;
+use super::{Store, StoreError};
 use baal_protocol::{ChatRequest, EventKind, TurnState, TurnStatus};
 use sqlx::{SqliteConnection, query, query_as, query_scalar};
-use tokio::sync::oneshot::Sender;
 use uuid::Uuid;
 
-/// Turns whose events one [`super::Store::forget_events_older_than`] deletes at most.
+/// Turns whose events one [`Store::forget_events_older_than`] deletes at most.
 const FORGET_AT_ONCE: i64 = 1000;
-
-pub(super) enum Write {
-    Accept(NewTurn, Sender<Accepted>),
-    Start(i64, Sender<Option<Started>>),
-    Append(i64, Vec<EventKind>, Sender<bool>),
-    Finish(Finish, Sender<bool>),
-    Cancel(Uuid, Sender<Option<Cancelled>>),
-    DeleteChat(String, Sender<i64>),
-    ForgetEvents { older_than_seconds: i64, reply: Sender<u64> },
-}
 
 /// A turn to be taken in.
 #[derive(Debug)]
@@ -75,30 +64,75 @@ pub struct Cancelled {
     pub status: TurnStatus,
 }
 
-fn effect<T: Send + 'static>(touched: Option<Uuid>, reply: Sender<T>, answer: T) -> Effect {
-    // silent-ok: a requester that went away doesn't want to know
-    Effect { touched, reply: Box::new(move || drop(reply.send(answer))) }
-}
+impl Store {
+    /// Takes a turn in, unless its id is known.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn accept(&self, turn: NewTurn) -> Result<Accepted, StoreError> {
+        self.write(|db| Box::pin(async { Ok(Changed::quietly(accept(db, turn).await?)) })).await
+    }
 
-impl Write {
-    pub(super) async fn execute(self, db: &mut SqliteConnection) -> Result<Effect, StoreError> {
-        Ok(match self {
-            Write::Accept(turn, reply) => effect(None, reply, accept(db, turn).await?),
-            Write::Start(position, reply) => effect(None, reply, start(db, position).await?),
-            Write::Append(position, events, reply) => {
-                let touched = append(db, position, &events).await?;
-                effect(touched, reply, touched.is_some())
-            }
-            Write::Finish(end, reply) => {
-                let touched = finish(db, end).await?;
-                effect(touched, reply, touched.is_some())
-            }
-            Write::Cancel(id, reply) => effect(Some(id), reply, cancel(db, id).await?),
-            Write::DeleteChat(chat_id, reply) => effect(None, reply, delete_chat(db, &chat_id).await?),
-            Write::ForgetEvents { older_than_seconds, reply } => {
-                effect(None, reply, forget_events(db, older_than_seconds).await?)
-            }
+    /// Marks an open turn as running; `None` where it is over.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn start(&self, position: i64) -> Result<Option<Started>, StoreError> {
+        self.write(move |db| Box::pin(async move { Ok(Changed::quietly(start(db, position).await?)) })).await
+    }
+
+    /// Adds events to a running turn; `false` where it is over.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn append(&self, position: i64, events: Vec<EventKind>) -> Result<bool, StoreError> {
+        self.write(move |db| {
+            Box::pin(async move {
+                let turn = append(db, position, &events).await?;
+                Ok(Changed { value: turn.is_some(), turn })
+            })
         })
+        .await
+    }
+
+    /// Ends a running turn: events, history and state in one transaction; `false` where it was over already.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn finish(&self, end: Finish) -> Result<bool, StoreError> {
+        self.write(|db| {
+            Box::pin(async {
+                let turn = finish(db, end).await?;
+                Ok(Changed { value: turn.is_some(), turn })
+            })
+        })
+        .await
+    }
+
+    /// Ends a queued turn, or notes that a running one is to stop; `None` for an unknown id.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn cancel(&self, turn: Uuid) -> Result<Option<Cancelled>, StoreError> {
+        self.write(move |db| Box::pin(async move { Ok(Changed { value: cancel(db, turn).await?, turn: Some(turn) }) }))
+            .await
+    }
+
+    /// Forgets a conversation: its history, and what its finished turns said. The answer counts messages of history.
+    /// A turn that is queued or running goes on, and begins the new history.
+    ///
+    /// # Errors
+    /// Nothing was deleted.
+    pub async fn delete_chat(&self, chat_id: String) -> Result<i64, StoreError> {
+        self.write(|db| Box::pin(async move { Ok(Changed::quietly(delete_chat(db, &chat_id).await?)) })).await
+    }
+
+    /// Deletes the events of up to a thousand turns that ended more than `seconds` ago; the answer counts events.
+    ///
+    /// # Errors
+    /// Nothing was deleted.
+    pub async fn forget_events_older_than(&self, seconds: i64) -> Result<u64, StoreError> {
+        self.write(move |db| Box::pin(async move { Ok(Changed::quietly(forget_events(db, seconds).await?)) })).await
     }
 }
 

@@ -1,9 +1,8 @@
 //! The one task that writes, and the door to it.
 
 use super::read::Reader;
-use super::write::{Accepted, Cancelled, Finish, NewTurn, Started, Write};
 use super::{StoreError, options};
-use baal_protocol::EventKind;
+use futures_util::future::BoxFuture;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -25,7 +24,7 @@ const MAX_REOPEN_AFTER: Duration = Duration::from_secs(5);
 /// The database. Clones share it.
 #[derive(Clone)]
 pub struct Store {
-    writes: mpsc::Sender<Write>,
+    writes: mpsc::Sender<Change>,
     reader: Reader,
     watchers: Watchers,
     writable: Arc<AtomicBool>,
@@ -71,67 +70,25 @@ impl Store {
         self.watchers.subscribe(turn)
     }
 
-    async fn write<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Write) -> Result<T, StoreError> {
+    /// Runs a change in a transaction that it may share with others, and answers once that is committed.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub(super) async fn write<T, C>(&self, change: C) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        C: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<Changed<T>, StoreError>> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        self.writes.send(make(reply)).await.map_err(|_| StoreError::NotWritten)?;
+        let change: Change = Box::new(move |db| {
+            Box::pin(async move {
+                let Changed { value, turn } = change(db).await?;
+                // silent-ok: a requester that went away doesn't want to know
+                Ok(Effect { turn, reply: Box::new(move || drop(reply.send(value))) })
+            })
+        });
+        self.writes.send(change).await.map_err(|_| StoreError::NotWritten)?;
         answer.await.map_err(|_| StoreError::NotWritten)
-    }
-
-    /// Takes a turn in, unless its id is known.
-    ///
-    /// # Errors
-    /// Nothing was written.
-    pub async fn accept(&self, turn: NewTurn) -> Result<Accepted, StoreError> {
-        self.write(|reply| Write::Accept(turn, reply)).await
-    }
-
-    /// Marks an open turn as running; `None` where it is over.
-    ///
-    /// # Errors
-    /// Nothing was written.
-    pub async fn start(&self, position: i64) -> Result<Option<Started>, StoreError> {
-        self.write(|reply| Write::Start(position, reply)).await
-    }
-
-    /// Adds events to a running turn; `false` where it is over.
-    ///
-    /// # Errors
-    /// Nothing was written.
-    pub async fn append(&self, position: i64, events: Vec<EventKind>) -> Result<bool, StoreError> {
-        self.write(|reply| Write::Append(position, events, reply)).await
-    }
-
-    /// Ends a running turn: events, history and state in one transaction; `false` where it was over already.
-    ///
-    /// # Errors
-    /// Nothing was written.
-    pub async fn finish(&self, finish: Finish) -> Result<bool, StoreError> {
-        self.write(|reply| Write::Finish(finish, reply)).await
-    }
-
-    /// Ends a queued turn, or notes that a running one is to stop; `None` for an unknown id.
-    ///
-    /// # Errors
-    /// Nothing was written.
-    pub async fn cancel(&self, turn: Uuid) -> Result<Option<Cancelled>, StoreError> {
-        self.write(|reply| Write::Cancel(turn, reply)).await
-    }
-
-    /// Forgets a conversation: its history, and what its finished turns said. The answer counts messages of history.
-    /// A turn that is queued or running goes on, and begins the new history.
-    ///
-    /// # Errors
-    /// Nothing was deleted.
-    pub async fn delete_chat(&self, chat_id: String) -> Result<i64, StoreError> {
-        self.write(|reply| Write::DeleteChat(chat_id, reply)).await
-    }
-
-    /// Deletes the events of up to a thousand turns that ended more than `seconds` ago; the answer counts events.
-    ///
-    /// # Errors
-    /// Nothing was deleted.
-    pub async fn forget_events_older_than(&self, seconds: i64) -> Result<u64, StoreError> {
-        self.write(|reply| Write::ForgetEvents { older_than_seconds: seconds, reply }).await
     }
 
     /// Lets the readers go.
@@ -143,7 +100,7 @@ impl Store {
 /// The task that writes.
 struct Writer {
     path: PathBuf,
-    queue: mpsc::Receiver<Write>,
+    queue: mpsc::Receiver<Change>,
     watchers: Watchers,
     writable: Arc<AtomicBool>,
     /// Kept over failures until a commit, so that a database that fails at every other change is not opened all the time.
@@ -173,7 +130,7 @@ impl Writer {
     fn tell(&mut self, effects: Vec<Effect>) {
         self.reopen_after = REOPEN_AFTER;
         for effect in effects {
-            if let Some(turn) = effect.touched {
+            if let Some(turn) = effect.turn {
                 self.watchers.notify(turn);
             }
             (effect.reply)();
@@ -224,23 +181,40 @@ async fn close(connection: SqliteConnection) {
     }
 }
 
-async fn commit(connection: &mut SqliteConnection, batch: &mut Vec<Write>) -> Result<Vec<Effect>, StoreError> {
+async fn commit(connection: &mut SqliteConnection, batch: &mut Vec<Change>) -> Result<Vec<Effect>, StoreError> {
     // Locked from the start: another process with the file open (a backup) makes it wait, not fail half way.
     let mut transaction = connection.begin_with("begin immediate").await?;
     let mut effects = Vec::with_capacity(batch.len());
-    for write in batch.drain(..) {
-        effects.push(write.execute(&mut transaction).await?);
+    for change in batch.drain(..) {
+        effects.push(change(&mut transaction).await?);
     }
     transaction.commit().await?;
     Ok(effects)
 }
 
-/// What follows from a change once it is committed.
-pub(super) struct Effect {
+/// A change, run inside a transaction that others share, so it fails only where the database does.
+type Change = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<Effect, StoreError>> + Send>;
+
+/// What a change brought.
+pub(super) struct Changed<T> {
+    /// For the requester.
+    pub value: T,
     /// The turn whose readers have something to see.
-    pub touched: Option<Uuid>,
+    pub turn: Option<Uuid>,
+}
+
+impl<T> Changed<T> {
+    /// A change that no turn's readers wait for.
+    pub fn quietly(value: T) -> Self {
+        Self { value, turn: None }
+    }
+}
+
+/// What follows from a change once it is committed.
+struct Effect {
+    turn: Option<Uuid>,
     /// Tells the requester.
-    pub reply: Box<dyn FnOnce() + Send>,
+    reply: Box<dyn FnOnce() + Send>,
 }
 
 /// Those who wait for events, by turn; a turn that nobody watches has no entry.

@@ -1,0 +1,77 @@
+-- Turns that nobody's message began are turns as well: a subagent's has a chat of its own ('subagent:…'), the heartbeat's
+-- is 'heartbeat'. What they say at their end becomes a pending message for `deliver_to`.
+alter table turns add column kind text not null default 'chat' check (kind in ('chat', 'subagent', 'heartbeat'));
+alter table turns add column deliver_to text;
+-- 'steer': may be taken in by the turn that runs in the chat, at its next question to the model.
+alter table turns add column mode text not null default 'queue' check (mode in ('queue', 'steer'));
+
+create index turns_open_by_kind on turns (kind, position) where finished_at is null;
+
+-- The history, now with what tools were asked and what they answered: a call and its results belong together, by the turn.
+create table new_messages (
+    id integer primary key autoincrement,
+    chat_id text not null,
+    -- The turn that it was said in: where a restart has to go on from. 0 for what was said before tools existed.
+    turn integer not null default 0,
+    role text not null check (role in ('user', 'assistant', 'tool')),
+    content text not null,
+    -- Of an assistant: the calls as JSON, [{"id", "name", "arguments"}].
+    tool_calls text,
+    -- Of a tool: the call that it answers.
+    tool_call_id text,
+    -- Of a user: attachments as JSON, as in the request.
+    attachments text,
+    created_at integer not null default (unixepoch())
+) strict;
+
+insert into new_messages (id, chat_id, role, content, created_at) select id, chat_id, role, content, created_at from messages;
+drop table messages;
+alter table new_messages rename to messages;
+
+create index messages_chat on messages (chat_id, id);
+create index messages_turn on messages (turn, id) where turn > 0;
+
+-- What took the place of a chat's older messages in what the model reads. The messages stay, to be searched.
+create table summaries (
+    chat_id text primary key,
+    content text not null,
+    -- Id of the newest message that it stands for.
+    up_to integer not null,
+    created_at integer not null default (unixepoch())
+) strict;
+
+-- How many tokens a byte of a chat's text was counted as by the provider, corrected with every answer.
+create table tokens_per_byte (
+    model text primary key,
+    ratio real not null
+) strict;
+
+create virtual table messages_text using fts5 (content, content = 'messages', content_rowid = 'id');
+create trigger messages_text_insert after insert on messages begin
+    insert into messages_text (rowid, content) values (new.id, new.content);
+end;
+create trigger messages_text_delete after delete on messages begin
+    insert into messages_text (messages_text, rowid, content) values ('delete', old.id, old.content);
+end;
+insert into messages_text (messages_text) values ('rebuild');
+
+-- What is said unasked, kept until whoever delivers it acknowledges. Ids are never used again.
+create table pending (
+    id integer primary key autoincrement,
+    chat_id text not null,
+    source text not null check (source in ('heartbeat', 'subagent', 'heartbeat_file', 'subagent_file')),
+    content text not null,
+    created_at integer not null default (unixepoch())
+) strict;
+
+-- One row: tells a caller that pending ids began anew.
+create table identity (database_id blob not null) strict;
+insert into identity values (randomblob(16));
+
+-- Tokens that turns without a person spent, by day (UTC, as in '2026-11-23').
+create table spending (
+    day text primary key,
+    tokens integer not null default 0,
+    -- The owner was told that the day's cap is reached.
+    told integer not null default 0
+) strict, without rowid;
