@@ -4,8 +4,9 @@ use anyhow::Context;
 use baal_agent::lock::LockError;
 use baal_agent::server::{ServeError, serve};
 use baal_agent::{config, telemetry};
+use baal_launcher::Settings;
 use baal_protocol::{AgentConfig, EXIT_LOCKED};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,19 +18,44 @@ use tracing::error;
 /// Exit status: 0 after SIGTERM, 1 on a failure, 2 for a bad configuration, 3 when another agent works on the directory.
 /// Environment: LOG_FORMAT=json for logs as JSON, RUST_LOG for what is logged.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 struct Arguments {
     /// The configuration: a JSON file with mode 0600.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
     /// Only check the configuration and print everything that is wrong with it.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    tools: Option<Tools>,
+}
+
+/// What runs as the tools' user rather than as the agent's.
+#[derive(Subcommand)]
+enum Tools {
+    /// The launcher of the tools, for the one connection that is its standard input.
+    Tools {
+        /// The directory in which the owner's and the visitors' directories lie.
+        #[arg(long, value_name = "DIR")]
+        workspace: PathBuf,
+        /// /tmp is this connection's own (systemd's PrivateTmp=), so commands may use it.
+        #[arg(long)]
+        private_tmp: bool,
+    },
+    /// How the launcher starts itself again to confine itself and become a command.
+    #[command(hide = true)]
+    ToolsConfine,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = match config::load(&arguments.config) {
+    let path = match (arguments.tools, arguments.config) {
+        (Some(tools), _) => return launch(tools),
+        (None, Some(path)) => path,
+        // clap asks for one of them, so there is nothing to do
+        (None, None) => return ExitCode::from(2),
+    };
+    let config = match config::load(&path) {
         Ok(config) => config,
         Err(problems) => {
             eprint!("{problems}");
@@ -49,6 +75,23 @@ fn main() -> ExitCode {
             error!(error = %format!("{e:#}"), "the agent cannot run");
             let held = matches!(e.downcast_ref(), Some(ServeError::Lock(LockError::Held { .. })));
             if held { ExitCode::from(EXIT_LOCKED) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// The launcher has a single thread and no runtime, and no more of the agent than this binary.
+fn launch(tools: Tools) -> ExitCode {
+    let failed = match tools {
+        Tools::Tools { workspace, private_tmp } => {
+            baal_launcher::serve(&Settings { workspace, private_tmp }).err().map(|e| e.to_string())
+        }
+        Tools::ToolsConfine => baal_launcher::run_confined().err().map(|e| e.to_string()),
+    };
+    match failed {
+        None => ExitCode::SUCCESS,
+        Some(e) => {
+            eprintln!("baal-agent tools: {e}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -1,0 +1,233 @@
+//! Which system calls are refused. A list of what to refuse: a shell runs whatever there is, so no list of what to allow
+//! would be short. What is here either opens the kernel to attack, or reaches around Landlock, which knows files by path
+//! but not other ways to them; the remarks say which.
+
+use libc::c_long;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, apply_filter, sock_filter,
+};
+use std::collections::BTreeMap;
+
+/// Why a filter could not be set.
+#[derive(Debug, thiserror::Error)]
+pub enum SeccompError {
+    #[error("seccomp: the filter cannot be built: {0}")]
+    Build(#[from] BackendError),
+    #[error("seccomp: the filter cannot be set: {0}")]
+    Apply(#[from] seccompiler::Error),
+    #[error("seccomp: this processor's system calls are not known")]
+    Processor,
+}
+
+type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
+
+/// Always refused with EPERM.
+const FORBIDDEN: &[c_long] = &[
+    // other processes' memory, files and identity
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_process_mrelease,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+    // file systems and namespaces
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_fanotify_init,
+    457, // statmount
+    458, // listmount
+    467, // open_tree_attr
+    // kernel machinery with a history
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_memfd_secret,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    libc::SYS_kexec_file_load,
+    // the machine
+    libc::SYS_reboot,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_nfsservctl,
+    libc::SYS_lookup_dcookie,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_uselib,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ustat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS__sysctl,
+    // memory and queues that outlive a command and are shared with this user's other ones
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_semget,
+    libc::SYS_msgget,
+    libc::SYS_mq_open,
+];
+
+/// Refused as if the kernel had none of them, so that libraries take their other way. `clone3` hides its flags behind a
+/// pointer, where a filter cannot look; io_uring does file and socket calls that a filter never sees.
+const UNKNOWN: &[c_long] =
+    &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+/// `ioctl` requests that work like `fallocate`: FS_IOC_RESVSP, FS_IOC_RESVSP64, FS_IOC_ZERO_RANGE.
+const PREALLOCATING: &[u64] = &[0x4030_5828, 0x4030_582a, 0x4030_5839];
+/// `ioctl` requests that type into a terminal (TIOCSTI, TIOCLINUX), or send signals to whom one likes (FIOSETOWN,
+/// SIOCSPGRP).
+const MEDDLING: &[u64] = &[0x5412, 0x541c, 0x8901, 0x8902];
+/// The same by `fcntl`: F_SETOWN, F_SETSIG, F_SETOWN_EX.
+const OWNING: &[u64] = &[8, 10, 15];
+/// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
+const NAMESPACES: &[u64] = &[0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000];
+
+const STREAM: u64 = 1;
+const DATAGRAM: u64 = 2;
+/// Of a socket's type argument: the rest are SOCK_CLOEXEC and SOCK_NONBLOCK.
+const SOCKET_TYPE: u64 = 0xf;
+
+/// What no process here may do, the launcher included. no_new_privs is set with it.
+pub fn enter() -> Result<(), SeccompError> {
+    let mut forbidden = Rules::new();
+    for call in FORBIDDEN {
+        forbidden.insert(*call, Vec::new());
+    }
+    forbidden.insert(libc::SYS_clone, either(NAMESPACES.iter().map(|flag| masked(0, *flag, *flag)))?);
+    forbidden.insert(libc::SYS_personality, vec![none_of(0, &[0, 0xffff_ffff])?]);
+    forbidden.insert(libc::SYS_ioctl, either(MEDDLING.iter().map(|request| equal(1, *request)))?);
+    forbidden.insert(libc::SYS_fcntl, either(OWNING.iter().map(|command| equal(1, *command)))?);
+    forbidden.insert(libc::SYS_socket, sockets()?);
+    // A pair of datagram sockets can be turned to any Unix socket by path, a pair of streams cannot.
+    forbidden.insert(libc::SYS_socketpair, types_but(&[STREAM, 5])?);
+    apply(forbidden, libc::EPERM)?;
+
+    apply(UNKNOWN.iter().map(|call| (*call, Vec::new())).collect(), libc::ENOSYS)?;
+
+    // Space taken at one blow would be gone before the watch on the disk looks again.
+    let mut unsupported = Rules::from([(libc::SYS_fallocate, Vec::new())]);
+    unsupported.insert(libc::SYS_ioctl, either(PREALLOCATING.iter().map(|request| equal(1, *request)))?);
+    apply(unsupported, libc::EOPNOTSUPP)?;
+    only_native_calls()
+}
+
+/// What a command may not do besides: touch the launcher, whose user it is, and, where Landlock does not know truncation
+/// yet (ABI below 3), truncate files by path.
+pub fn enter_as_command(launcher: u32, landlock_abi: u32) -> Result<(), SeccompError> {
+    let launcher = u64::from(launcher);
+    let mut forbidden = Rules::new();
+    // The launcher leads its session, so its process group has its number; -1 is everybody.
+    let groups = [launcher, u64::from((launcher as u32).wrapping_neg()), 0xffff_ffff];
+    forbidden.insert(libc::SYS_kill, either(groups.into_iter().map(|target| equal(0, target)))?);
+    for call in [
+        libc::SYS_tkill,
+        libc::SYS_tgkill,
+        libc::SYS_rt_sigqueueinfo,
+        libc::SYS_rt_tgsigqueueinfo,
+        libc::SYS_pidfd_open,
+        libc::SYS_sched_setaffinity,
+        libc::SYS_sched_setattr,
+        libc::SYS_sched_setparam,
+        libc::SYS_sched_setscheduler,
+    ] {
+        forbidden.insert(call, either([equal(0, launcher)].into_iter())?);
+    }
+    // Another process' limits: enough processor time less, and the kernel kills it.
+    forbidden.insert(libc::SYS_prlimit64, vec![none_of(0, &[0])?]);
+    if landlock_abi < 3 {
+        forbidden.insert(libc::SYS_truncate, Vec::new());
+    }
+    apply(forbidden, libc::EPERM)
+}
+
+/// Only TCP and UDP over IPv4 and IPv6. MPTCP and SCTP pass by rules that are written for TCP; Unix sockets lead to
+/// services that would start something for the caller outside of all walls (D-Bus, a user's systemd).
+fn sockets() -> Result<Vec<SeccompRule>, BackendError> {
+    let mut rules = types_but(&[STREAM, DATAGRAM])?;
+    rules.push(none_of(0, &[libc::AF_INET as u64, libc::AF_INET6 as u64])?);
+    rules.push(none_of(2, &[0, libc::IPPROTO_TCP as u64, libc::IPPROTO_UDP as u64])?);
+    Ok(rules)
+}
+
+fn types_but(allowed: &[u64]) -> Result<Vec<SeccompRule>, BackendError> {
+    let others = (0..=SOCKET_TYPE).filter(|kind| !allowed.contains(kind));
+    either(others.map(|kind| masked(1, SOCKET_TYPE, kind)))
+}
+
+type Condition = Result<SeccompCondition, BackendError>;
+
+fn equal(argument: u8, value: u64) -> Condition {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+}
+
+fn masked(argument: u8, mask: u64, value: u64) -> Condition {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), value)
+}
+
+fn either(conditions: impl Iterator<Item = Condition>) -> Result<Vec<SeccompRule>, BackendError> {
+    conditions.map(|condition| SeccompRule::new(vec![condition?])).collect()
+}
+
+fn none_of(argument: u8, values: &[u64]) -> Result<SeccompRule, BackendError> {
+    let unequal = |value: &u64| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *value);
+    SeccompRule::new(values.iter().map(unequal).collect::<Result<_, _>>()?)
+}
+
+/// Another processor's calls (32 bits on a 64-bit kernel) end the process: the numbers would mean something else.
+fn apply(rules: Rules, refusal: i32) -> Result<(), SeccompError> {
+    let processor = TargetArch::try_from(std::env::consts::ARCH).map_err(|_| SeccompError::Processor)?;
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(refusal as u32), processor)?;
+    Ok(apply_filter(&BpfProgram::try_from(filter)?)?)
+}
+
+/// The x32 numbers of x86-64 (bit 30) are other names for the same calls: whoever uses one is ended.
+fn only_native_calls() -> Result<(), SeccompError> {
+    const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS, of offset 0 in seccomp_data
+    const JUMP_IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    let step = |code, jf, k| sock_filter { code, jt: 0, jf, k };
+    Ok(apply_filter(&[
+        step(LOAD_NUMBER, 0, 0),
+        step(JUMP_IF_AT_LEAST, 1, 0x4000_0000),
+        step(RETURN, 0, libc::SECCOMP_RET_KILL_PROCESS),
+        step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
+    ])?)
+}

@@ -1,0 +1,100 @@
+//! What one connection has: its directory, a place for temporary files, and a lock; made before the launcher confines
+//! itself.
+
+use crate::Root;
+use crate::files::Files;
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Below the base: one directory per connection, gone with it.
+const TEMPORARY: &str = "tmp";
+/// Below the base: one lock per root.
+const LOCKS: &str = "locks";
+
+/// The directories of one connection.
+#[derive(Debug)]
+pub struct Session {
+    pub files: Files,
+    /// A file of this user that is outside of the root; no command may open it.
+    pub outside: PathBuf,
+    pub temporary: Temporary,
+}
+
+impl Session {
+    /// Makes what is missing. `private_tmp`: /tmp is this connection's own.
+    pub fn open(base: &Path, root: Root, private_tmp: bool) -> io::Result<Self> {
+        make(base)?;
+        let base = base.canonicalize()?;
+        let path = base.join(root.directory());
+        if let (Root::Chat(_), Some(chats)) = (root, path.parent()) {
+            make(chats)?;
+        }
+        make(&path)?;
+        make(&base.join(LOCKS))?;
+        let outside = base.join(LOCKS).join(root.flat_name());
+        let lock = openat(CWD, &outside, OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?;
+        let temporary = if private_tmp {
+            Temporary { path: PathBuf::from("/tmp"), directory: directory(Path::new("/tmp"))?, own: false }
+        } else {
+            Temporary::make(&base.join(TEMPORARY))?
+        };
+        let files = Files::new(root, path.clone(), directory(&path)?, lock);
+        Ok(Self { files, outside, temporary })
+    }
+}
+
+/// Where a connection's commands put temporary files.
+#[derive(Debug)]
+pub struct Temporary {
+    pub path: PathBuf,
+    /// Locked as long as the connection lives, so that others leave it alone.
+    pub directory: OwnedFd,
+    own: bool,
+}
+
+impl Temporary {
+    /// Makes a new one, and clears away what killed launchers left.
+    fn make(parent: &Path) -> io::Result<Self> {
+        make(parent)?;
+        for entry in fs::read_dir(parent)?.flatten() {
+            let abandoned = directory(&entry.path())
+                .is_ok_and(|there| flock(&there, FlockOperation::NonBlockingLockExclusive).is_ok());
+            if abandoned {
+                // silent-ok: the next connection tries again
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let path = parent.join(format!("{}-{}", std::process::id(), now.as_nanos()));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let directory = directory(&path)?;
+        flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self { path, directory, own: true })
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if self.own {
+            // The confined launcher may empty it but not remove it, which the next connection does.
+            // silent-ok: so it is with whatever else stays
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Makes a directory that is this user's alone. One that is there is made so again: a command of the same user may have
+/// changed the mode even of what it cannot open (Landlock knows nothing of chmod).
+fn make(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o700))
+}
+
+fn directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(CWD, path, flags, Mode::empty())?)
+}
