@@ -51,7 +51,7 @@ async fn a_cancelled_command_leaves_nothing_whatever_it_did_to_stay() {
         "nohup sleep MARK > /dev/null 2>&1 & sleep 60",
         "trap '' HUP INT TERM QUIT; sleep MARK & while :; do sleep 1; done",
         "(setsid bash -c 'setsid bash -c \"sleep MARK & disown\" & disown' & disown) ; sleep 60",
-        "sleep MARK & kill -STOP $!; sleep 60",
+        "sleep MARK & sleep 0.3; kill -STOP $!; sleep 60",
         "python3 -c 'import os,time\nif os.fork()==0:\n os.setsid()\n if os.fork()==0: os.execvp(\"sleep\",[\"sleep\",\"MARK\"])\n os._exit(0)\ntime.sleep(60)'",
     ] {
         let mark = mark();
