@@ -14,3 +14,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tools;
 pub mod turns;
+pub mod web;
