@@ -439,3 +439,6 @@ fn is_visible(c: char) -> bool {
         && !matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
             | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
+
+#[cfg(test)]
+mod tests;
