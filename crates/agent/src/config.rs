@@ -1,5 +1,6 @@
 //! The configuration file, checked as a whole: all problems are told at once.
 
+use crate::web::Policy;
 use baal_protocol::AgentConfig;
 use serde_json::{Map, Value};
 use std::fmt;
@@ -151,6 +152,7 @@ fn check_values(fields: &Map<String, Value>, problems: &mut Vec<String>) {
             problems.push(format!("{name} must be one word of visible ASCII characters, not empty"));
         }
     }
+    check_web_allow(fields, problems);
     for (name, example) in
         [("libertai_api_base_url", "https://api.libertai.io/v1"), ("brave_api_url", "https://api.search.brave.com")]
     {
@@ -158,6 +160,14 @@ fn check_values(fields: &Map<String, Value>, problems: &mut Vec<String>) {
             problems
                 .push(format!("{name} must be an http or https URL without user and query, for example: {example}"));
         }
+    }
+}
+
+fn check_web_allow(fields: &Map<String, Value>, problems: &mut Vec<String>) {
+    let entries = fields.get("web_allow").and_then(Value::as_array).into_iter().flatten();
+    let entries: Vec<&str> = entries.filter_map(Value::as_str).collect();
+    if let Err(wrong) = Policy::parse(&entries) {
+        problems.extend(wrong.into_iter().map(|problem| format!("web_allow: {problem}")));
     }
 }
 
@@ -196,9 +206,10 @@ mod tests {
         bad["libertai_api_base_url"] = json!("ftp://user:s3cret@x");
         bad["port"] = json!(70_000);
         bad["typo"] = json!(1);
+        bad["web_allow"] = json!(["10.0.0.0/8", "10.0.0.0/99"]);
         bad.as_object_mut().expect("object").remove("model");
         let problems = parse(&bad.to_string()).expect_err("bad");
-        assert_eq!(problems.0.len(), 6, "{problems}");
+        assert_eq!(problems.0.len(), 7, "{problems}");
         assert!(!problems.to_string().contains("s3cret"));
     }
 

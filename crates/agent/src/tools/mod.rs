@@ -2,6 +2,8 @@
 //!
 //! One file per tool. A new one is a file with a [`Tool`] in it and a line in the registry.
 
+pub mod web_fetch;
+pub mod web_search;
 mod who;
 
 pub use who::{TurnKind, Who};

@@ -134,7 +134,7 @@ pub fn decode(bytes: &[u8], charset: Option<&str>, is_html: bool) -> String {
         // A cut in the middle of a character does not make it another charset.
         let is_utf8 = match std::str::from_utf8(bytes) {
             Ok(_) => true,
-            Err(e) => e.error_len().is_none(),
+            Err(e) => e.error_len().is_none() && !bytes[..e.valid_up_to()].is_ascii(),
         };
         if is_utf8 { UTF_8 } else { WINDOWS_1252 }
     });

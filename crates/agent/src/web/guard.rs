@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn only_web_urls_without_credentials_on_web_ports_are_visited() {
-        let check = |url| check(&Policy::default(), url);
+        let check = |url: &str| check(&Policy::default(), url);
         for url in ["http://example.com", "https://example.com:8443/x?y#z", "https://8.8.8.8:3000/", "http://a.b:80"] {
             assert_eq!(check(url), Ok(()), "{url}");
         }

@@ -122,6 +122,7 @@ struct Page {
     marker: String,
     /// The number of the next item for each open list; 0 where they are not numbered.
     lists: Vec<usize>,
+    list_begins: bool,
     quotes: usize,
     preformatted: bool,
     in_cell: bool,
@@ -145,6 +146,7 @@ impl Page {
             separators: 0,
             marker: String::new(),
             lists: Vec::new(),
+            list_begins: false,
             quotes: 0,
             preformatted: false,
             in_cell: false,
@@ -217,7 +219,7 @@ impl Page {
                 self.block(2);
             }
             b"ul" | b"ol" => {
-                self.block(if self.lists.is_empty() { 2 } else { 1 });
+                self.list_begins = self.lists.is_empty();
                 if self.lists.len() < MAX_DEPTH {
                     self.lists.push(usize::from(name == b"ol"));
                 }
@@ -296,10 +298,13 @@ impl Page {
 
     fn item(&mut self) {
         self.in_cell = false;
-        self.block(1);
+        let first = std::mem::take(&mut self.list_begins);
         if self.link.is_some() {
+            self.space = true;
             return;
         }
+        // Paragraphs inside items do not spread the list.
+        self.breaks = if first { 2 } else { 1 };
         let indent = "  ".repeat(self.lists.len().saturating_sub(1));
         self.marker = match self.lists.last_mut() {
             Some(number) if *number > 0 => {
