@@ -4,16 +4,13 @@
 //! few megabytes of nested elements; here tokens go straight into text, so time grows with the bytes, memory with the
 //! text that is wanted, and nothing nests.
 
+mod layout;
+
 use html5gum::Tokenizer;
 use html5gum::emitters::callback::{CallbackEmitter, CallbackEvent};
+use layout::{Layout, MAX_DEPTH, MAX_LINK, is_visible};
 use reqwest::Url;
 
-/// Deepest list indent and quote that is shown; what is nested deeper is shown at this depth.
-const MAX_DEPTH: usize = 8;
-/// Longest address of a link that is shown, in bytes; of longer ones only the text is.
-const MAX_LINK: usize = 500;
-/// Most column separators that are written before one cell.
-const MAX_SEPARATORS: usize = 20;
 /// Longest title, in characters.
 const MAX_TITLE: usize = 300;
 
@@ -68,10 +65,20 @@ pub fn inline(html: &str) -> String {
 }
 
 fn run(html: &str, base: &Url, limit: usize, without_frame: bool) -> (Text, bool) {
-    let mut page = Page { limit, without_frame, ..Page::new(base) };
+    let mut page = Page {
+        base: base.clone(),
+        without_frame,
+        title: String::new(),
+        in_title: false,
+        layout: Layout::new(limit),
+        tag: Tag::default(),
+        skipping: None,
+        lists: Vec::new(),
+        list_begins: false,
+    };
     let mut emitter = CallbackEmitter::new(|event: CallbackEvent<'_>, _: html5gum::Span<()>| -> Option<()> {
         page.on(event);
-        page.is_full().then_some(())
+        page.layout.is_full().then_some(())
     });
     emitter.naively_switch_states(true);
     // The first token says that there is text enough.
@@ -87,12 +94,6 @@ struct Skipping {
     open: usize,
 }
 
-/// A link that is open: its text begins at `start`.
-struct Link {
-    start: usize,
-    href: String,
-}
-
 /// Attributes of the start tag that is being read.
 #[derive(Default)]
 struct Tag {
@@ -104,59 +105,18 @@ struct Tag {
 
 struct Page {
     base: Url,
-    limit: usize,
     without_frame: bool,
     title: String,
     in_title: bool,
-    text: String,
-    characters: usize,
+    layout: Layout,
     tag: Tag,
     skipping: Option<Skipping>,
-    link: Option<Link>,
-    /// Line breaks before the next text: 0, 1 or 2.
-    breaks: usize,
-    space: bool,
-    /// Column separators before the next text.
-    separators: usize,
-    /// What the next text's line begins with, such as `- ` or `## `.
-    marker: String,
     /// The number of the next item for each open list; 0 where they are not numbered.
     lists: Vec<usize>,
     list_begins: bool,
-    quotes: usize,
-    preformatted: bool,
-    in_cell: bool,
 }
 
 impl Page {
-    fn new(base: &Url) -> Self {
-        Self {
-            base: base.clone(),
-            limit: 0,
-            without_frame: true,
-            title: String::new(),
-            in_title: false,
-            text: String::new(),
-            characters: 0,
-            tag: Tag::default(),
-            skipping: None,
-            link: None,
-            breaks: 0,
-            space: false,
-            separators: 0,
-            marker: String::new(),
-            lists: Vec::new(),
-            list_begins: false,
-            quotes: 0,
-            preformatted: false,
-            in_cell: false,
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.characters >= self.limit
-    }
-
     fn on(&mut self, event: CallbackEvent<'_>) {
         match event {
             CallbackEvent::OpenStartTag { name } => {
@@ -208,15 +168,15 @@ impl Page {
                 }
             }
             b"a" => {
-                self.end_link();
-                self.link = (!tag.href.is_empty()).then_some(Link { start: usize::MAX, href: tag.href });
+                self.layout.end_link(&self.base);
+                self.layout.begin_link(tag.href);
             }
             b"img" if !tag.alt.is_empty() => self.string(&format!("[image: {}]", tag.alt)),
-            b"br" => self.line(1),
+            b"br" => self.layout.block(1),
             b"hr" => {
-                self.block(2);
-                self.string("---");
-                self.block(2);
+                self.layout.block(2);
+                self.layout.write("---");
+                self.layout.block(2);
             }
             b"ul" | b"ol" => {
                 self.list_begins = self.lists.is_empty();
@@ -225,26 +185,13 @@ impl Page {
                 }
             }
             b"li" => self.item(),
-            b"blockquote" => {
-                self.block(2);
-                self.quotes += 1;
-            }
-            b"pre" => self.fence(true),
-            b"code" if !self.preformatted => self.string("`"),
-            b"tr" => self.row(),
-            b"td" | b"th" => {
-                self.separators += usize::from(self.in_cell);
-                self.in_cell = true;
-            }
-            b"table" => {
-                self.row();
-                self.block(2);
-            }
-            [b'h', level @ b'1'..=b'6'] => {
-                self.in_cell = false;
-                self.block(2);
-                self.marker = if self.link.is_some() { String::new() } else { heading(level - b'0') };
-            }
+            b"blockquote" => self.layout.begin_quote(),
+            b"pre" => self.layout.fence(true),
+            b"code" if !self.layout.is_preformatted() => self.layout.write("`"),
+            b"tr" => self.layout.row(1),
+            b"td" | b"th" => self.layout.cell(),
+            b"table" => self.layout.row(2),
+            [b'h', level @ b'1'..=b'6'] => self.layout.heading(level - b'0'),
             _ => self.boundary(name),
         }
     }
@@ -259,27 +206,18 @@ impl Page {
         }
         self.in_title = false;
         match name {
-            b"a" => self.end_link(),
+            b"a" => self.layout.end_link(&self.base),
             b"ul" | b"ol" => {
                 self.lists.pop();
-                self.marker.clear();
-                self.block(if self.lists.is_empty() { 2 } else { 1 });
+                self.layout.end_marked(if self.lists.is_empty() { 2 } else { 1 });
             }
-            b"blockquote" => {
-                self.block(2);
-                self.quotes = self.quotes.saturating_sub(1);
-            }
-            [b'h', b'1'..=b'6'] | b"li" => {
-                // An empty one marks nothing.
-                self.marker.clear();
-                self.block(if name == b"li" { 1 } else { 2 });
-            }
-            b"pre" => self.fence(false),
-            b"code" if !self.preformatted => self.string("`"),
-            b"tr" | b"table" => {
-                self.row();
-                self.block(if name == b"table" { 2 } else { 1 });
-            }
+            [b'h', b'1'..=b'6'] => self.layout.end_marked(2),
+            b"li" => self.layout.end_marked(1),
+            b"blockquote" => self.layout.end_quote(),
+            b"pre" => self.layout.fence(false),
+            b"code" if !self.layout.is_preformatted() => self.layout.write("`"),
+            b"tr" => self.layout.row(1),
+            b"table" => self.layout.row(2),
             _ => self.boundary(name),
         }
     }
@@ -288,69 +226,25 @@ impl Page {
     fn boundary(&mut self, name: &[u8]) {
         match name {
             b"p" | b"dl" | b"figure" | b"article" | b"section" | b"main" | b"header" | b"form" | b"details" => {
-                self.block(2);
+                self.layout.block(2);
             }
             b"div" | b"dt" | b"dd" | b"figcaption" | b"summary" | b"caption" | b"address" | b"fieldset" | b"legend"
-            | b"option" | b"label" | b"thead" | b"tbody" | b"body" | b"center" => self.block(1),
+            | b"option" | b"label" | b"thead" | b"tbody" | b"body" | b"center" => self.layout.block(1),
             _ => {}
         }
     }
 
     fn item(&mut self) {
-        self.in_cell = false;
         let first = std::mem::take(&mut self.list_begins);
-        if self.link.is_some() {
-            self.space = true;
-            return;
-        }
-        // Paragraphs inside items do not spread the list.
-        self.breaks = if first { 2 } else { 1 };
         let indent = "  ".repeat(self.lists.len().saturating_sub(1));
-        self.marker = match self.lists.last_mut() {
+        let marker = match self.lists.last_mut() {
             Some(number) if *number > 0 => {
                 *number += 1;
                 format!("{indent}{}. ", *number - 1)
             }
             _ => format!("{indent}- "),
         };
-    }
-
-    fn row(&mut self) {
-        self.in_cell = false;
-        self.separators = 0;
-        self.block(1);
-    }
-
-    fn fence(&mut self, open: bool) {
-        if self.preformatted == open || (open && self.link.is_some()) {
-            return;
-        }
-        self.preformatted = false;
-        self.in_cell = false;
-        self.block(if open { 2 } else { 1 });
-        self.string("```");
-        self.preformatted = open;
-        self.block(if open { 1 } else { 2 });
-    }
-
-    /// Asks for lines between blocks; inside a link or a table's cell there is only room for a space.
-    fn block(&mut self, lines: usize) {
-        if self.link.is_some() || self.in_cell {
-            self.space = true;
-        } else {
-            self.line(lines);
-        }
-    }
-
-    fn line(&mut self, lines: usize) {
-        if self.preformatted && lines == 1 {
-            self.put('\n');
-        } else if self.link.is_some() || self.in_cell {
-            self.space = true;
-        } else if self.marker.is_empty() || self.breaks == 0 {
-            // Between an item's marker and its first paragraph there is no line.
-            self.breaks = self.breaks.max(lines);
-        }
+        self.layout.item(marker, first);
     }
 
     fn string(&mut self, text: &str) {
@@ -362,87 +256,17 @@ impl Page {
             self.title.extend(text.chars().filter(|&c| c.is_whitespace() || is_visible(c)).take(room));
             return;
         }
-        for c in text.chars() {
-            if self.is_full() {
-                return;
-            }
-            if self.preformatted && (c == '\n' || c == '\t' || c == ' ') {
-                self.begin();
-                self.put(c);
-            } else if c.is_whitespace() {
-                self.space = true;
-            } else if is_visible(c) {
-                self.begin();
-                self.put(c);
-            }
-        }
-    }
-
-    /// Writes what is owed before text: lines, quote marks, a marker, separators, a space.
-    fn begin(&mut self) {
-        let (breaks, space) = (std::mem::take(&mut self.breaks), std::mem::take(&mut self.space));
-        let separators = std::mem::take(&mut self.separators).min(MAX_SEPARATORS);
-        if self.text.is_empty() || breaks > 0 {
-            if !self.text.is_empty() {
-                (0..breaks).for_each(|_| self.put('\n'));
-            }
-            (0..self.quotes.min(MAX_DEPTH)).for_each(|_| self.put_all("> "));
-            let marker = std::mem::take(&mut self.marker);
-            self.put_all(&marker);
-        } else if separators == 0 && space && !self.text.ends_with(char::is_whitespace) {
-            self.put(' ');
-        }
-        (0..separators).for_each(|_| self.put_all(" | "));
-        if let Some(link) = self.link.as_mut().filter(|link| link.start == usize::MAX) {
-            link.start = self.text.len();
-        }
-    }
-
-    fn end_link(&mut self) {
-        let Some(link) = self.link.take().filter(|link| link.start < self.text.len()) else {
-            return;
-        };
-        let here = link.href.starts_with('#');
-        let target = self.base.join(&link.href).ok().filter(|url| !here && ["http", "https"].contains(&url.scheme()));
-        if let Some(target) = target.filter(|url| url.as_str().len() <= MAX_LINK) {
-            // Only this link's own text moves.
-            self.text.insert(link.start, '[');
-            self.characters += 1;
-            self.put_all(&format!("]({target})"));
-        }
-    }
-
-    fn put_all(&mut self, text: &str) {
-        text.chars().for_each(|c| self.put(c));
-    }
-
-    fn put(&mut self, c: char) {
-        self.text.push(c);
-        self.characters += 1;
+        self.layout.write(text);
     }
 
     fn finish(mut self) -> String {
-        self.end_link();
-        if self.preformatted {
-            self.text.push_str("\n```");
-        }
+        self.layout.end_link(&self.base);
         let title = self.title.split_whitespace().collect::<Vec<_>>().join(" ");
-        let text = self.text.trim();
+        let text = self.layout.finish();
         // Most pages say their title twice.
         let said = text.strip_prefix("# ").and_then(|text| text.lines().next()) == Some(title.as_str());
-        if title.is_empty() || said { text.to_owned() } else { format!("# {title}\n\n{text}").trim_end().to_owned() }
+        if title.is_empty() || said { text } else { format!("# {title}\n\n{text}").trim_end().to_owned() }
     }
-}
-
-fn heading(level: u8) -> String {
-    format!("{} ", "#".repeat(level.into()))
-}
-
-/// Whether a reader would see a character: those that only machines read carry what the page's reader must not know.
-fn is_visible(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
