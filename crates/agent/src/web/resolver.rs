@@ -97,8 +97,12 @@ impl Dns {
             // RFC 6761, 6.3: never asked of anybody.
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
+        let Ok(as_dns) = DnsName::from_utf8(&bare) else {
+            // Such as with a label of more than 63 bytes.
+            return Err(DnsError::NoAddress(name.to_owned()));
+        };
         let running = self.running();
-        let listed = listed(&running.hosts, &bare);
+        let listed = listed(&running.hosts, &as_dns);
         if !listed.is_empty() {
             return Ok(listed);
         }
@@ -189,10 +193,7 @@ fn read_hosts(path: &PathBuf) -> Hosts {
     hosts
 }
 
-fn listed(hosts: &Hosts, name: &str) -> Vec<IpAddr> {
-    let Ok(name) = DnsName::from_utf8(name) else {
-        return Vec::new();
-    };
+fn listed(hosts: &Hosts, name: &DnsName) -> Vec<IpAddr> {
     let of = |kind| hosts.lookup_static_host(&Query::query(name.clone(), kind));
     [RecordType::A, RecordType::AAAA]
         .into_iter()
@@ -257,4 +258,16 @@ fn is_own(address: IpAddr) -> bool {
     });
     // silent-ok: an address without a route is not one of this machine
     source.is_ok_and(|source| source.ip() == address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_this_machine_is_known_as_such() {
+        assert!(is_own(Ipv4Addr::LOCALHOST.into()));
+        assert!(is_own(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()));
+        assert!(!is_own(Ipv4Addr::new(192, 0, 2, 1).into()));
+    }
 }

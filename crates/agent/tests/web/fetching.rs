@@ -95,7 +95,7 @@ async fn compressed_pages_are_read_and_wrongly_compressed_ones_told() {
 #[tokio::test]
 async fn a_decompression_bomb_is_read_to_the_limit_only() {
     let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
-    (0..200).for_each(|_| bomb.write_all(&vec![b' '; 1_000_000]).unwrap());
+    (0..20).for_each(|_| bomb.write_all(&vec![b' '; 1_000_000]).unwrap());
     let url = serve(gzip_page("text/html", bomb.finish().unwrap())).await;
     let page = fetcher_with(Dns::system(), small_limits()).fetch(&url).await.unwrap();
     assert_eq!(page.cut.as_deref(), Some("Only the first part was read, at most 100,000 bytes."));

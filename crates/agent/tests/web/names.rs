@@ -23,6 +23,8 @@ async fn names_are_asked_of_the_name_servers_and_unknown_ones_told() {
     let expected: [IpAddr; 2] = ["192.0.2.7".parse().unwrap(), "2001:db8::1".parse().unwrap()];
     assert_eq!(dns.lookup("a.example").await.unwrap(), expected);
     assert_eq!(dns.lookup("b.example").await.unwrap_err(), DnsError::NoAddress("b.example".into()));
+    let long = format!("{}.example", "x".repeat(64));
+    assert_eq!(dns.lookup(&long).await.unwrap_err(), DnsError::NoAddress(long));
     let error = fetcher_with(dns, small_limits()).fetch("http://b.example/").await.unwrap_err();
     assert_eq!(error, FetchError::Name(DnsError::NoAddress("b.example".into())));
 }
