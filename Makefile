@@ -1,9 +1,9 @@
 # `make` alone lists the targets. CARGO_TARGET_DIR is cargo's own and respected everywhere.
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap build demo test lint generated
+.PHONY: help bootstrap build demo test lint generated bench-agent
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build all programs
 	scripts/bootstrap demo
@@ -23,6 +23,11 @@ test: ## Run every test
 lint: ## Check formatting and lints
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+bench-agent: ## Measure the agent: start, memory, turns a second, long conversations
+	cargo build --release -p baal-agent
+	cargo build --release -p baal-agent-bench
+	"$${CARGO_TARGET_DIR:-target}/release/baal-agent-bench" "$${CARGO_TARGET_DIR:-target}/release/baal-agent"
 
 generated: ## Write the files that are made from the code
 	cargo build --workspace --bins

@@ -15,7 +15,7 @@ const LEVELS: [(usize, bool); 5] = [(1, false), (8, false), (32, false), (128, f
 /// After the end of a level, for the turns that are under way.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// After this time memory that could be given back has been.
-const SETTLED: Duration = Duration::from_secs(5);
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// Prints a line for every number of chats, each in new chats whose histories grow, then the memory.
 ///
@@ -32,7 +32,7 @@ pub async fn measure(agent: &Agent, model: &Model, length: Duration) -> anyhow::
     println!("goal             ≥ 2500                       ≤ 0.5");
     tokio::time::sleep(SETTLED).await;
     let (resident, anonymous) = procfs::memory(agent.pid)?;
-    println!("memory 5 s after the load: {resident:.1} MiB, {anonymous:.1} of it in no file");
+    println!("memory 3 s after the load: {resident:.1} MiB, {anonymous:.1} of it in no file");
     Ok(())
 }
 

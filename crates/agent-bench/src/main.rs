@@ -28,7 +28,7 @@ struct Arguments {
     #[arg(long, value_name = "DIRECTORY")]
     disk: Option<PathBuf>,
     /// Seconds of load for each number of chats.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=60))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
     /// Only the turns a second.
     #[arg(long)]
