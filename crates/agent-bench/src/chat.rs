@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_head_tells_where_the_body_begins_and_how_long_it_is() {
         let message = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{\"a\": \"\r\n\"}";
-        assert_eq!(head_end(message), Some(47));
+        assert_eq!(head_end(message), Some(48));
         assert_eq!(content_length(message), 12);
         assert_eq!((head_end(b"POST / HTTP/1.1\r\n"), content_length(b"GET / HTTP/1.1\r\n\r\n")), (None, 0));
     }
