@@ -19,14 +19,12 @@ pub fn system_message(agent_name: &str, system_prompt: &str, today: NaiveDate) -
     Message::system(text)
 }
 
-/// The messages of one request: system, history, and what the user says now.
-pub fn conversation(system: Message, history: Vec<Message>, said: &str) -> Vec<Message> {
-    let mut messages = Vec::with_capacity(history.len() + 2);
-    messages.push(system);
-    // A window over the history may begin with an answer whose question is outside; models want the user to begin.
-    messages.extend(history.into_iter().skip_while(|message| !message.is_from_user()));
-    messages.push(Message::user(said.to_owned()));
-    messages
+/// The messages of one request: system and history, in which a turn's messages are whole.
+pub fn conversation(system: Message, history: impl IntoIterator<Item = Message>) -> Vec<Message> {
+    // A window over the history may begin with an answer whose question is outside, or between a call and its result; models
+    // want the user to begin.
+    let history = history.into_iter().skip_while(|message| !message.is_from_user());
+    std::iter::once(system).chain(history).collect()
 }
 
 #[cfg(test)]
@@ -50,10 +48,9 @@ mod tests {
     #[test]
     fn a_conversation_begins_with_the_user() {
         let system = Message::system("s".into());
-        let history =
-            vec![Message::assistant("lost".into()), Message::user("a".into()), Message::assistant("b".into())];
-        let messages = conversation(system.clone(), history, "c");
-        let wanted = [system, Message::user("a".into()), Message::assistant("b".into()), Message::user("c".into())];
-        assert_eq!(messages, wanted);
+        let lost = [Message::tool("a".into(), "lost".into()), Message::assistant("lost".into())];
+        let kept = [Message::user("a".into()), Message::assistant("b".into()), Message::user("c".into())];
+        let messages = conversation(system.clone(), lost.into_iter().chain(kept.clone()));
+        assert_eq!(messages, [vec![system], kept.to_vec()].concat());
     }
 }

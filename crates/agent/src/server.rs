@@ -4,6 +4,7 @@ use crate::http::{self, App};
 use crate::lock::{DirectoryLock, LockError};
 use crate::model::Client;
 use crate::store::{Store, StoreError};
+use crate::tools::{Rules, Services, Toolbox};
 use crate::turns::{Persona, Scheduler};
 use baal_protocol::AgentConfig;
 use secrecy::SecretString;
@@ -63,20 +64,23 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
     let model = Client::new(
         &config.libertai_api_base_url,
         &config.model,
-        SecretString::from(config.libertai_api_key),
+        SecretString::from(config.libertai_api_key.clone()),
         Duration::from_secs(config.model_idle_timeout_seconds),
     )?;
     let persona = Persona {
         agent_name: config.agent_name.clone(),
-        system_prompt: config.system_prompt,
+        system_prompt: config.system_prompt.clone(),
         max_history: config.max_history,
+        max_tool_iterations: config.max_tool_iterations,
     };
+    let rules = Rules::new(&config);
+    let tools = Toolbox::new(Arc::new(Services::new(&config, store.clone())));
     let port = config.port;
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|source| ServeError::Listen { port, source })?;
     let address = listener.local_addr().map_err(|source| ServeError::Listen { port, source })?;
 
-    let turns = Scheduler::new(store.clone(), model, persona, shutdown.clone());
+    let turns = Scheduler::new(store.clone(), model, persona, tools, rules, shutdown.clone());
     turns.resume().await?;
     let app = App {
         store: store.clone(),

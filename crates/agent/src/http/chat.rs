@@ -2,6 +2,7 @@
 
 use super::{App, Failure, events};
 use crate::store::{Accepted, NewTurn};
+use crate::tools::{HEARTBEAT_CHAT, SUBAGENT_CHAT, TurnKind};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -18,10 +19,13 @@ const MAX_CHAT_ID: usize = 200;
 pub(super) async fn post(State(app): State<App>, body: Result<Bytes, BytesRejection>) -> Result<Response, Failure> {
     let turn = read(&body?)?;
     let id = turn.id;
-    if app.turns.accept(turn).await? == Accepted::Conflict {
-        return Err(Failure::Conflict("this turn_id was used for another request"));
+    // Before the turn exists, so that nothing of it is missed.
+    let watch = app.store.watch(id);
+    match app.turns.accept(turn).await? {
+        Accepted::New { position, .. } => Ok(events::of_new_turn(app, id, position, watch)),
+        Accepted::Known => events::of_turn(app, id, 0).await,
+        Accepted::Conflict => Err(Failure::Conflict("this turn_id was used for another request")),
     }
-    events::of_turn(app, id, 0).await
 }
 
 fn read(body: &[u8]) -> Result<NewTurn, Failure> {
@@ -34,10 +38,14 @@ fn read(body: &[u8]) -> Result<NewTurn, Failure> {
     if request.chat_id.is_empty() || request.chat_id.len() > MAX_CHAT_ID {
         return Err(bad(format!("chat_id must be 1 to {MAX_CHAT_ID} bytes long")));
     }
+    if request.chat_id == HEARTBEAT_CHAT || request.chat_id.starts_with(SUBAGENT_CHAT) {
+        return Err(bad(format!("chat_id must not be {HEARTBEAT_CHAT} or begin with {SUBAGENT_CHAT}")));
+    }
     let id = request.turn_id.take().unwrap_or_else(Uuid::new_v4);
     // The fields in the order of the type, absent ones left out: the same request gives the same bytes.
     let canonical = serde_json::to_vec(&request).map_err(|e| bad(e.to_string()))?;
-    Ok(NewTurn { id, body_sha256: Sha256::digest(&canonical).into(), request })
+    let body_sha256 = Sha256::digest(&canonical).into();
+    Ok(NewTurn { id, body_sha256, request, kind: TurnKind::Chat, deliver_to: None })
 }
 
 pub(super) async fn delete(State(app): State<App>, Path(chat_id): Path<String>) -> Result<Json<ChatDeleted>, Failure> {
@@ -65,9 +73,15 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        for body in
-            ["", "[]", r#"{"message":"","chat_id":"1"}"#, r#"{"message":"x","chat_id":""}"#, r#"{"message":"x"}"#]
-        {
+        for body in [
+            "",
+            "[]",
+            r#"{"message":"","chat_id":"1"}"#,
+            r#"{"message":"x","chat_id":""}"#,
+            r#"{"message":"x"}"#,
+            r#"{"message":"x","chat_id":"heartbeat"}"#,
+            r#"{"message":"x","chat_id":"subagent:1"}"#,
+        ] {
             assert!(matches!(read(body.as_bytes()), Err(Failure::BadRequest(_))), "{body}");
         }
     }

@@ -1,10 +1,10 @@
 //! The events of a turn as server-sent events, from any point, whether it runs or is over.
 //!
-//! The database is what is read; the turn only says that there is something new. So a slow reader misses nothing and costs
-//! nothing, and a reader of a finished turn sees what a reader of a running one saw.
+//! What is committed is handed on, and whoever comes late or is slow reads the database. So nobody misses anything, and a
+//! reader of a finished turn sees what a reader of a running one saw.
 
 use super::{App, Failure};
-use crate::store::StoreError;
+use crate::store::{StoreError, Stored, Watch};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Response};
@@ -12,19 +12,26 @@ use baal_protocol::{Event, EventKind, KEEPALIVE_SECONDS};
 use futures_util::stream::{self, Stream};
 use std::collections::VecDeque;
 use std::time::Duration;
-use tokio::sync::watch;
 use tracing::error;
 use uuid::Uuid;
 
 /// Streams the events of a turn after `seq`.
 pub(super) async fn of_turn(app: App, id: Uuid, after: i64) -> Result<Response, Failure> {
-    let changes = app.store.watch(id);
+    let watch = app.store.watch(id);
     let turn = app.store.read().turn(id).await?.ok_or(Failure::NotFound("no turn with this id was ever accepted"))?;
-    let feed = Feed { app, id, position: turn.position, after, ready: VecDeque::new(), changes, state: State::Open };
+    Ok(respond(Feed { app, id, position: turn.position, after, ready: VecDeque::new(), watch, state: State::Behind }))
+}
+
+/// Streams the events of a turn that was watched before it was taken in.
+pub(super) fn of_new_turn(app: App, id: Uuid, position: i64, watch: Watch) -> Response {
+    respond(Feed { app, id, position, after: 0, ready: VecDeque::new(), watch, state: State::UpToDate })
+}
+
+fn respond(feed: Feed) -> Response {
     let mut response = Sse::new(stream_of(feed)).into_response();
     // Proxies that gather answers would hold back what is meant to be seen grow.
     response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(response)
+    response
 }
 
 struct Feed {
@@ -34,13 +41,16 @@ struct Feed {
     /// Sequence number of the last event that was read.
     after: i64,
     ready: VecDeque<Event>,
-    changes: watch::Receiver<u64>,
+    watch: Watch,
     state: State,
 }
 
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum State {
-    Open,
+    /// There may be more in the database.
+    Behind,
+    /// What comes next is handed on.
+    UpToDate,
     /// The last event was read.
     Ended,
 }
@@ -59,21 +69,38 @@ impl Feed {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
-            if self.state == State::Ended {
-                return None;
-            }
-            if let Err(e) = self.read().await {
-                error!(turn.id = %self.id, error = %e, "the events of a turn cannot be read");
-                return None;
-            }
-            if self.ready.is_empty() && self.state == State::Open {
-                let silence = tokio::time::sleep(Duration::from_secs(KEEPALIVE_SECONDS));
-                tokio::select! {
-                    () = self.app.shutdown.cancelled() => return None,
-                    () = silence => return Some(Event { seq: 0, kind: EventKind::Keepalive }),
-                    // silent-ok: the sender is gone only with the store, and then the shutdown comes
-                    _ = self.changes.changed() => {}
+            match self.state {
+                State::Ended => return None,
+                State::Behind => {
+                    if let Err(e) = self.read().await {
+                        error!(turn.id = %self.id, error = %e, "the events of a turn cannot be read");
+                        return None;
+                    }
                 }
+                State::UpToDate => {
+                    let silence = tokio::time::sleep(Duration::from_secs(KEEPALIVE_SECONDS));
+                    tokio::select! {
+                        events = self.watch.next() => match events {
+                            Some(events) => self.take(events.iter().cloned()),
+                            None => self.state = State::Behind,
+                        },
+                        () = self.app.shutdown.cancelled() => return None,
+                        () = silence => return Some(Event { seq: 0, kind: EventKind::Keepalive }),
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            // What was read from the database may be handed on once more.
+            if event.seq > self.after {
+                self.after = event.seq;
+                if event.kind.is_last() {
+                    self.state = State::Ended;
+                }
+                self.ready.push_back(event);
             }
         }
     }
@@ -82,18 +109,19 @@ impl Feed {
         // The state before the events: what is over has all its events.
         let turn = self.app.store.read().turn(self.id).await?;
         let events = self.app.store.read().events(self.position, self.after).await?;
-        if let Some(last) = events.last() {
-            self.after = last.seq;
-            if last.kind.is_last() {
-                self.state = State::Ended;
-            }
-        } else if let Some(turn) = turn.filter(|turn| turn.is_over()) {
+        if !events.is_empty() {
+            self.take(events);
+        } else if let Some(turn) = turn.filter(Stored::is_over) {
             // The caller has the last event, or it was forgotten with the conversation.
-            let (seq, kind) = (turn.status.last_seq, EventKind::Done { pending: Some(0) });
-            self.ready.push_back(Event { seq, kind });
-            self.state = State::Ended;
+            self.take_end(turn.status.last_seq);
+        } else {
+            self.state = State::UpToDate;
         }
-        self.ready.extend(events);
         Ok(())
+    }
+
+    fn take_end(&mut self, seq: i64) {
+        self.ready.push_back(Event { seq, kind: EventKind::Done { pending: Some(0) } });
+        self.state = State::Ended;
     }
 }

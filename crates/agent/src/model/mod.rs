@@ -1,21 +1,25 @@
 //! Client of the inference service: OpenAI-compatible chat completions, streamed.
 //!
 //! Own and thin, because strict types break on compatible servers: whatever is missing, null or new in an answer is no
-//! error as long as there is text.
+//! error as long as there is text or a call of a tool.
 
+mod calls;
 mod error;
 mod lines;
+mod message;
 mod stream;
 mod usage;
 
 pub use error::ModelError;
+pub use message::{Message, ToolCall};
 pub use stream::Answer;
 pub use usage::Usage;
 
 use rand::Rng;
 use reqwest::{StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -29,47 +33,12 @@ const MAX_ERROR_BODY: usize = 16 * 1024;
 /// Characters of the service's own words that are logged.
 const MAX_REASON: usize = 300;
 
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Message {
-    role: Role,
-    content: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Role {
-    System,
-    User,
-    Assistant,
-}
-
-impl Message {
-    /// What the agent is.
-    pub fn system(content: String) -> Self {
-        Self { role: Role::System, content }
-    }
-
-    /// What a person said.
-    pub fn user(content: String) -> Self {
-        Self { role: Role::User, content }
-    }
-
-    /// What the model said.
-    pub fn assistant(content: String) -> Self {
-        Self { role: Role::Assistant, content }
-    }
-
-    /// Whether a person said it.
-    pub fn is_from_user(&self) -> bool {
-        self.role == Role::User
-    }
-}
-
 #[derive(Serialize)]
 struct Completion<'a> {
     model: &'a str,
     messages: &'a [Message],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<&'a RawValue>,
     stream: bool,
     stream_options: StreamOptions,
 }
@@ -105,16 +74,17 @@ impl Client {
         Ok(Self { http, completions_url, model: model.to_owned(), key, idle_timeout })
     }
 
-    /// Asks for an answer and waits for its first text.
+    /// Asks for an answer and waits for its first text, or for its end where it only calls tools. `tools` is the list of what
+    /// may be called, in OpenAI's form.
     ///
     /// Retried twice on 429, 5xx and broken connections; not once text came, because then the caller has seen it, and
     /// not after a silence, because the user has waited long enough.
     ///
     /// # Errors
     /// Told in words for the user.
-    pub async fn ask(&self, messages: &[Message]) -> Result<Answer, ModelError> {
+    pub async fn ask(&self, messages: &[Message], tools: Option<&RawValue>) -> Result<Answer, ModelError> {
         for (attempt, backoff) in BACKOFF.into_iter().enumerate() {
-            let error = match self.ask_once(messages).await {
+            let error = match self.ask_once(messages, tools).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -125,13 +95,14 @@ impl Client {
             info!(attempt = attempt + 1, wait_ms, error = %error, "asking the model again");
             tokio::time::sleep(wait).await;
         }
-        self.ask_once(messages).await
+        self.ask_once(messages, tools).await
     }
 
-    async fn ask_once(&self, messages: &[Message]) -> Result<Answer, ModelError> {
+    async fn ask_once(&self, messages: &[Message], tools: Option<&RawValue>) -> Result<Answer, ModelError> {
         let body = Completion {
             model: &self.model,
             messages,
+            tools,
             stream: true,
             stream_options: StreamOptions { include_usage: true },
         };
@@ -148,7 +119,7 @@ impl Client {
             return Err(self.refused(response).await);
         }
         let mut answer = Answer::new(response, self.idle_timeout);
-        answer.wait_for_text().await?;
+        answer.wait_until_worked().await?;
         Ok(answer)
     }
 

@@ -1,7 +1,8 @@
 //! Reads a streamed answer, within bounds of size and time.
 
+use super::calls::{Calls, Piece};
 use super::lines::{Lines, MAX_EVENT};
-use super::{ModelError, Usage};
+use super::{ModelError, ToolCall, Usage};
 use axum::body::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
@@ -26,6 +27,7 @@ pub struct Answer {
     /// Text that was read and not yet asked for.
     ready: Option<String>,
     usage: Option<Usage>,
+    calls: Calls,
     text_bytes: usize,
     finished: bool,
     ended: bool,
@@ -40,14 +42,15 @@ impl Answer {
             .is_some_and(|value| value.starts_with("application/json"));
         let bytes = bounded(response, idle_timeout);
         let events = if json { whole_as_event(bytes) } else { server_sent(bytes) };
-        Self { events, ready: None, usage: None, text_bytes: 0, finished: json, ended: false }
+        Self { events, ready: None, usage: None, calls: Calls::default(), text_bytes: 0, finished: json, ended: false }
     }
 
-    /// Waits until there is text to read; the first thing that can be known to have worked.
-    pub(super) async fn wait_for_text(&mut self) -> Result<(), ModelError> {
+    /// Waits until there is text to read, or until the end where there are only calls: nobody sees a call before its answer is
+    /// whole, so until then all can be done again.
+    pub(super) async fn wait_until_worked(&mut self) -> Result<(), ModelError> {
         while self.ready.is_none() {
             if !self.read_event().await? {
-                return Err(ModelError::Empty);
+                return if self.calls.is_empty() { Err(ModelError::Empty) } else { Ok(()) };
             }
         }
         Ok(())
@@ -71,6 +74,11 @@ impl Answer {
     /// What it cost, as the service last said; mostly known at the end only.
     pub fn usage(&self) -> Option<Usage> {
         self.usage
+    }
+
+    /// The calls of tools of an answer that has ended well; half a call is none.
+    pub fn into_calls(self) -> Vec<ToolCall> {
+        self.calls.finish()
     }
 
     /// Reads one event, only while nothing is in `ready`, into it; `false` at the end of the answer.
@@ -109,7 +117,11 @@ impl Answer {
         }
         if let Some(choice) = chunk.choices.unwrap_or_default().into_iter().next() {
             self.finished |= choice.finish_reason.is_some();
-            let text = choice.delta.or(choice.message).and_then(|delta| delta.content).unwrap_or_default();
+            let delta = choice.delta.or(choice.message).unwrap_or_default();
+            for piece in delta.tool_calls.into_iter().flatten() {
+                self.calls.take(piece)?;
+            }
+            let text = delta.content.unwrap_or_default();
             self.text_bytes += text.len();
             if self.text_bytes > MAX_TEXT {
                 return Err(ModelError::TooLong);
@@ -143,9 +155,10 @@ struct Choice {
     finish_reason: Option<IgnoredAny>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Delta {
     content: Option<String>,
+    tool_calls: Option<Vec<Piece>>,
 }
 
 type ByteStream = BoxStream<'static, Result<Bytes, ModelError>>;

@@ -2,13 +2,26 @@
 //!
 //! One task writes, in one transaction for all that wait at the same moment; whoever asked hears of it after the commit.
 //! Readers have connections of their own and see what is committed (write-ahead log).
+//!
+//! What holds after every commit, and so after a kill at any moment: the messages of a turn that is open are what the person
+//! said, then for each round the model's message with its calls and the results in the order of the calls; only the last
+//! round may lack results, the last ones. What steers a turn is added between rounds. A call is stored before it runs, so one
+//! without a result may have run, and nobody runs it again. The last answer comes with the end of its turn.
 
+mod chats;
+mod events;
+mod messages;
 mod read;
-mod write;
+mod rounds;
+mod turns;
+mod watch;
 mod writer;
 
-pub use read::{OpenTurn, Stored};
-pub use write::{Accepted, Cancelled, Finish, NewTurn, Started};
+pub use messages::StoredMessage;
+pub use read::Reader;
+pub use rounds::{Results, Round, Standing, ToolResult};
+pub use turns::{Accepted, Cancelled, Finish, NewTurn, OpenTurn, Started, Stored};
+pub use watch::Watch;
 pub use writer::Store;
 
 use sqlx::ConnectOptions;

@@ -1,15 +1,16 @@
 //! The one task that writes, and the door to it.
 
 use super::read::Reader;
+use super::watch::{Watch, Watchers};
 use super::{StoreError, options};
+use baal_protocol::Event;
 use futures_util::future::BoxFuture;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{error, info};
 use uuid::Uuid;
@@ -65,9 +66,9 @@ impl Store {
         &self.reader
     }
 
-    /// Tells when a turn gets new events or ends. The value itself only counts changes.
-    pub fn watch(&self, turn: Uuid) -> watch::Receiver<u64> {
-        self.watchers.subscribe(turn)
+    /// The events of a turn as they are committed from now on.
+    pub fn watch(&self, turn: Uuid) -> Watch {
+        self.watchers.watch(turn)
     }
 
     /// Runs a change in a transaction that it may share with others, and answers once that is committed.
@@ -82,9 +83,9 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         let change: Change = Box::new(move |db| {
             Box::pin(async move {
-                let Changed { value, turn } = change(db).await?;
+                let Changed { value, events } = change(db).await?;
                 // silent-ok: a requester that went away doesn't want to know
-                Ok(Effect { turn, reply: Box::new(move || drop(reply.send(value))) })
+                Ok(Effect { events, reply: Box::new(move || drop(reply.send(value))) })
             })
         });
         self.writes.send(change).await.map_err(|_| StoreError::NotWritten)?;
@@ -130,8 +131,8 @@ impl Writer {
     fn tell(&mut self, effects: Vec<Effect>) {
         self.reopen_after = REOPEN_AFTER;
         for effect in effects {
-            if let Some(turn) = effect.turn {
-                self.watchers.notify(turn);
+            for (turn, events) in effect.events {
+                self.watchers.tell(turn, events);
             }
             (effect.reply)();
         }
@@ -199,40 +200,20 @@ type Change = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, 
 pub(super) struct Changed<T> {
     /// For the requester.
     pub value: T,
-    /// The turn whose readers have something to see.
-    pub turn: Option<Uuid>,
+    /// What the readers of turns see once it is committed.
+    pub events: Vec<(Uuid, Vec<Event>)>,
 }
 
 impl<T> Changed<T> {
-    /// A change that no turn's readers wait for.
+    /// A change without events.
     pub fn quietly(value: T) -> Self {
-        Self { value, turn: None }
+        Self { value, events: Vec::new() }
     }
 }
 
 /// What follows from a change once it is committed.
 struct Effect {
-    turn: Option<Uuid>,
+    events: Vec<(Uuid, Vec<Event>)>,
     /// Tells the requester.
     reply: Box<dyn FnOnce() + Send>,
-}
-
-/// Those who wait for events, by turn; a turn that nobody watches has no entry.
-#[derive(Clone, Default)]
-struct Watchers {
-    by_turn: Arc<Mutex<HashMap<Uuid, watch::Sender<u64>>>>,
-}
-
-impl Watchers {
-    fn subscribe(&self, turn: Uuid) -> watch::Receiver<u64> {
-        let mut by_turn = self.by_turn.lock().unwrap_or_else(PoisonError::into_inner);
-        by_turn.retain(|_, sender| sender.receiver_count() > 0);
-        by_turn.entry(turn).or_insert_with(|| watch::channel(0).0).subscribe()
-    }
-
-    fn notify(&self, turn: Uuid) {
-        if let Some(sender) = self.by_turn.lock().unwrap_or_else(PoisonError::into_inner).get(&turn) {
-            sender.send_modify(|changes| *changes += 1);
-        }
-    }
 }

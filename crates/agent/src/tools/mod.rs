@@ -2,23 +2,31 @@
 //!
 //! One file per tool. A new one is a file with a [`Tool`] in it and a line in the registry.
 
+mod excerpt;
+mod registry;
+mod services;
 pub mod web_fetch;
 pub mod web_search;
 mod who;
 
-pub use who::{TurnKind, Who};
+pub use excerpt::head_and_tail;
+pub use registry::{Offer, Toolbox};
+pub use services::Services;
+pub use who::{HEARTBEAT_CHAT, Rules, SUBAGENT_CHAT, TurnKind, Who};
 
+use crate::turns::Scheduler;
 use axum::body::Bytes;
 use baal_protocol::EventKind;
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// A tool as models know it, and what it does.
-pub struct Tool<S> {
+pub struct Tool {
     /// As the model calls it.
     pub name: &'static str,
     /// What the model is told of it.
@@ -29,8 +37,10 @@ pub struct Tool<S> {
     pub reads_only: bool,
     /// Who has it without being given it.
     pub access: Access,
+    /// Whether this agent has it at all.
+    pub available: fn(&Services) -> bool,
     /// What it does. The arguments are an object, as the model wrote them.
-    pub run: fn(Call<S>, Value) -> BoxFuture<'static, Result<Output, ToolError>>,
+    pub run: fn(Call, Value) -> BoxFuture<'static, Result<Output, ToolError>>,
 }
 
 /// Who has a tool.
@@ -48,9 +58,11 @@ pub enum Access {
 
 /// One call of a tool.
 #[derive(Clone)]
-pub struct Call<S> {
+pub struct Call {
     /// What tools work with.
-    pub services: S,
+    pub services: Arc<Services>,
+    /// Where turns are taken in.
+    pub turns: Scheduler,
     /// On whose behalf.
     pub who: Who,
     /// The turn's place in the order of arrival.

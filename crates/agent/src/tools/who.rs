@@ -1,8 +1,11 @@
 //! On whose behalf a turn runs, and what that person may use.
 
 use super::Access;
-use baal_protocol::Role;
+use baal_protocol::{AgentConfig, ChatRequest, Role};
 use std::sync::Arc;
+
+/// Chats of the admin API, whose people are nobody's owner.
+const ADMIN: &str = "admin:";
 
 /// What began a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,56 @@ impl TurnKind {
             TurnKind::Heartbeat => "heartbeat",
         }
     }
+
+    /// By the name in the database.
+    pub fn of_name(name: &str) -> Self {
+        match name {
+            "subagent" => TurnKind::Subagent,
+            "heartbeat" => TurnKind::Heartbeat,
+            _ => TurnKind::Chat,
+        }
+    }
+}
+
+/// The chat in which heartbeats talk to themselves.
+pub const HEARTBEAT_CHAT: &str = "heartbeat";
+/// What the chat of a subagent begins with, before its id.
+pub const SUBAGENT_CHAT: &str = "subagent:";
+
+/// How it is known who speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    owner_chat_id: String,
+    visitor_tools: Arc<[String]>,
+}
+
+impl Rules {
+    /// As configured.
+    pub fn new(config: &AgentConfig) -> Self {
+        Self { owner_chat_id: config.owner_chat_id.clone(), visitor_tools: config.visitor_tools.clone().into() }
+    }
+
+    /// Owner or visitor. A caller of the base protocol names no sender: then the owner is known by the chat.
+    pub fn role(&self, request: &ChatRequest) -> Role {
+        let chat_id = &request.chat_id;
+        match &request.sender {
+            _ if chat_id.starts_with(ADMIN) => Role::Visitor,
+            Some(sender) => sender.role,
+            None if !chat_id.is_empty() && *chat_id == self.owner_chat_id => Role::Owner,
+            None => Role::Visitor,
+        }
+    }
+
+    /// On whose behalf a turn runs.
+    pub fn who(&self, request: &ChatRequest, kind: TurnKind, deliver_to: Option<String>) -> Who {
+        Who {
+            chat_id: request.chat_id.clone(),
+            role: self.role(request),
+            kind,
+            deliver_to,
+            visitor_tools: self.visitor_tools.clone(),
+        }
+    }
 }
 
 /// On whose behalf a turn runs.
@@ -35,11 +88,18 @@ pub struct Who {
     pub role: Role,
     /// What began it.
     pub kind: TurnKind,
+    /// Of what works in the background: the chat that it works for.
+    pub deliver_to: Option<String>,
     /// Names of tools that visitors have beyond their own.
     pub visitor_tools: Arc<[String]>,
 }
 
 impl Who {
+    /// The chat of the person, also where something works for that person in the background.
+    pub fn home_chat(&self) -> &str {
+        self.deliver_to.as_deref().unwrap_or(&self.chat_id)
+    }
+
     /// Whether a tool is offered, and run when the model calls it all the same.
     pub fn may_use(&self, name: &str, access: Access) -> bool {
         let in_person = self.kind == TurnKind::Chat;
@@ -59,7 +119,7 @@ mod tests {
 
     fn may(role: Role, kind: TurnKind, visitor_tools: &[&str], access: Access) -> bool {
         let visitor_tools = visitor_tools.iter().map(|tool| (*tool).to_owned()).collect();
-        Who { chat_id: "1".into(), role, kind, visitor_tools }.may_use("bash", access)
+        Who { chat_id: "1".into(), role, kind, deliver_to: None, visitor_tools }.may_use("bash", access)
     }
 
     #[test]
@@ -78,5 +138,25 @@ mod tests {
         assert!(!may(Role::Owner, TurnKind::Heartbeat, &[], Access::OwnerInPerson));
         assert!(!may(Role::Owner, TurnKind::Subagent, &[], Access::NoSubagent));
         assert!(may(Role::Owner, TurnKind::Heartbeat, &[], Access::NoSubagent));
+    }
+
+    fn role(body: serde_json::Value) -> Role {
+        let config = AgentConfig { owner_chat_id: "7".into(), ..AgentConfig::default() };
+        Rules::new(&config).role(&serde_json::from_value(body).expect("a request"))
+    }
+
+    #[test]
+    fn the_sender_decides_and_without_one_the_chat() {
+        let sender = |role: &str| serde_json::json!({"id": 1, "name": "Zoë", "role": role});
+        let from = |chat_id: &str, sent: &str| {
+            role(serde_json::json!({"message": "hi", "chat_id": chat_id, "sender": sender(sent)}))
+        };
+        assert_eq!((from("7", "visitor"), from("8", "owner")), (Role::Visitor, Role::Owner));
+        assert_eq!(from("admin:7", "owner"), Role::Visitor);
+        let unnamed = |chat_id: &str| role(serde_json::json!({"message": "hi", "chat_id": chat_id}));
+        assert_eq!((unnamed("7"), unnamed("8"), unnamed("admin:7")), (Role::Owner, Role::Visitor, Role::Visitor));
+        let nobodys = Rules::new(&AgentConfig::default());
+        let request = serde_json::from_value(serde_json::json!({"message": "hi", "chat_id": ""})).expect("a request");
+        assert_eq!(nobodys.role(&request), Role::Visitor);
     }
 }

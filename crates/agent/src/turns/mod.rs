@@ -2,26 +2,29 @@
 //!
 //! What is to be done is in the database; the tasks here only walk it, so a restart begins where it stopped.
 
+mod ask;
+mod calls;
+mod chat;
+mod context;
+mod ending;
+mod output;
 mod run;
 
 use crate::model::Client;
-use crate::store::{Accepted, Cancelled, NewTurn, Store, StoreError};
+use crate::store::{Accepted, Cancelled, NewTurn, Standing, Started, Store, StoreError};
+use crate::tools::{Rules, Toolbox};
 use baal_protocol::TurnState;
-use run::Outcome;
+use chat::{Chat, First, Running};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::info;
 use uuid::Uuid;
 
 /// Turns at work at the same time; more wait in the database. Bounds memory: a turn holds its history.
 const AT_ONCE: usize = 64;
-/// How long a chat's turns wait after the database failed.
-const AFTER_FAILURE: Duration = Duration::from_secs(2);
-
 /// What a turn needs to run.
 pub struct Persona {
     /// Display name.
@@ -30,6 +33,8 @@ pub struct Persona {
     pub system_prompt: String,
     /// Messages of history for the model.
     pub max_history: u32,
+    /// Rounds of tools in one turn.
+    pub max_tool_iterations: u32,
 }
 
 /// Runs turns. Clones share it.
@@ -42,23 +47,34 @@ struct Shared {
     store: Store,
     model: Client,
     persona: Persona,
-    permits: Semaphore,
+    tools: Toolbox,
+    rules: Arc<Rules>,
+    permits: Arc<Semaphore>,
     /// One task per chat with open turns; `true` when something came since it last looked.
     chats: Mutex<HashMap<String, bool>>,
-    /// Stops the model of a running turn, by position.
-    running: Mutex<HashMap<i64, CancellationToken>>,
+    /// Stops the model and the tools of a running turn.
+    running: Mutex<HashMap<Uuid, CancellationToken>>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Scheduler {
     /// Nothing runs until [`Scheduler::accept`] or [`Scheduler::resume`]; `shutdown` leaves running turns for the next start.
-    pub fn new(store: Store, model: Client, persona: Persona, shutdown: CancellationToken) -> Self {
+    pub fn new(
+        store: Store,
+        model: Client,
+        persona: Persona,
+        tools: Toolbox,
+        rules: Rules,
+        shutdown: CancellationToken,
+    ) -> Self {
         let shared = Shared {
             store,
             model,
             persona,
-            permits: Semaphore::new(AT_ONCE),
+            tools,
+            rules: Arc::new(rules),
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
             chats: Mutex::default(),
             running: Mutex::default(),
             shutdown,
@@ -90,20 +106,54 @@ impl Scheduler {
         let scheduler = self.clone();
         self.to_its_end(async move {
             let (id, chat_id) = (turn.id, turn.request.chat_id.clone());
-            let accepted = scheduler.shared.store.accept(turn).await?;
-            match accepted {
-                Accepted::New => info!(turn.id = %id, "turn accepted"),
-                Accepted::Known => info!(turn.id = %id, "known turn asked for again"),
-                Accepted::Conflict => return Ok(accepted),
+            let Some(chat) = scheduler.enter(&chat_id) else {
+                let accepted = scheduler.shared.store.accept(turn, false).await?;
+                // Also for a known turn: waking costs nothing where there is nothing to do.
+                scheduler.wake(&chat_id);
+                return Ok(accepted);
+            };
+            let accepted = scheduler.accept_idle(turn, chat).await;
+            if let Ok(accepted) = accepted {
+                match accepted {
+                    Accepted::New { .. } => info!(turn.id = %id, "turn accepted"),
+                    Accepted::Known => info!(turn.id = %id, "known turn asked for again"),
+                    Accepted::Conflict => {}
+                }
             }
-            // Also for a known turn: waking costs nothing where there is nothing to do.
-            scheduler.wake(&chat_id);
-            Ok(accepted)
+            accepted
         })
         .await
     }
 
-    /// Ends a queued turn or stops the model of a running one, also where the caller stops waiting; `None` for an unknown
+    /// Takes a turn in whose chat is idle: it starts in the same transaction.
+    async fn accept_idle(&self, turn: NewTurn, chat: Chat) -> Result<Accepted, StoreError> {
+        let shared = &self.shared;
+        // silent-ok: where too many turns are at work it is queued
+        let permit = shared.permits.clone().try_acquire_owned().ok();
+        // In the map before the turn is marked as running, so that no cancel falls in between.
+        let running = Running::enter(shared.clone(), turn.id);
+        let (id, request, kind, deliver_to) = (turn.id, turn.request.clone(), turn.kind, turn.deliver_to.clone());
+        let accepted = shared.store.accept(turn, permit.is_some()).await;
+        let mut first = None;
+        if let (Ok(Accepted::New { position, running: true }), Some(permit)) = (&accepted, permit) {
+            let started = Started {
+                position: *position,
+                id,
+                request: Some(request),
+                kind,
+                deliver_to,
+                cancel_requested: false,
+                had_deltas: false,
+                standing: Standing::default(),
+            };
+            first = Some(First { started, running, permit });
+        }
+        // In any case: others may have been told in the meantime that somebody looks after the chat.
+        shared.tasks.spawn(chat.work(first));
+        accepted
+    }
+
+    /// Ends a queued turn or stops the model and the tools of a running one, also where the caller stops waiting; `None` for an unknown
     /// id.
     ///
     /// # Errors
@@ -112,10 +162,10 @@ impl Scheduler {
         let scheduler = self.clone();
         self.to_its_end(async move {
             let cancelled = scheduler.shared.store.cancel(turn).await?;
-            if let Some(Cancelled { position, status }) = &cancelled {
+            if let Some(Cancelled { status }) = &cancelled {
                 info!(turn.id = %turn, state = ?status.state, "cancel asked for");
                 if status.state == TurnState::Running {
-                    scheduler.stop(*position);
+                    scheduler.stop(turn);
                 }
             }
             Ok(cancelled)
@@ -131,21 +181,27 @@ impl Scheduler {
         self.shared.tasks.spawn(work).await.unwrap_or(Err(StoreError::NotWritten))
     }
 
-    /// Says that a chat has a new turn.
-    fn wake(&self, chat_id: &str) {
+    /// Says that a chat has a new turn; to be called after every commit that took one in.
+    pub fn wake(&self, chat_id: &str) {
+        if let Some(chat) = self.enter(chat_id) {
+            self.shared.tasks.spawn(chat.work(None));
+        }
+    }
+
+    /// The task of a chat, to be started; `None` where there is one, which now knows that something came.
+    fn enter(&self, chat_id: &str) -> Option<Chat> {
         let mut chats = lock(&self.shared.chats);
         if let Some(dirty) = chats.get_mut(chat_id) {
             *dirty = true;
-            return;
+            return None;
         }
         chats.insert(chat_id.to_owned(), false);
-        let chat = Chat { shared: self.shared.clone(), chat_id: chat_id.to_owned(), has_left: false };
-        self.shared.tasks.spawn(chat.work());
+        Some(Chat::new(self.clone(), chat_id.to_owned()))
     }
 
-    /// Stops the model of a turn, if it runs.
-    fn stop(&self, position: i64) {
-        if let Some(token) = lock(&self.shared.running).get(&position) {
+    /// Stops a turn, if it runs.
+    fn stop(&self, turn: Uuid) {
+        if let Some(token) = lock(&self.shared.running).get(&turn) {
             token.cancel();
         }
     }
@@ -160,98 +216,4 @@ impl Scheduler {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every critical section is a few map operations, which leave the map whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The task of one chat.
-struct Chat {
-    shared: Arc<Shared>,
-    chat_id: String,
-    /// It took itself off the map; what is there under its name is a successor's.
-    has_left: bool,
-}
-
-impl Drop for Chat {
-    /// After a panic: the next message of the chat begins anew.
-    fn drop(&mut self) {
-        if !self.has_left {
-            lock(&self.shared.chats).remove(&self.chat_id);
-        }
-    }
-}
-
-impl Chat {
-    async fn work(mut self) {
-        let shutdown = self.shared.shutdown.clone();
-        // Dropped in the middle: the turn stays `running` in the database and is run again at the next start.
-        shutdown.run_until_cancelled(self.run_open_turns()).await;
-    }
-
-    async fn run_open_turns(&mut self) {
-        loop {
-            match self.shared.store.read().next_open_turn(&self.chat_id).await {
-                Ok(Some(turn)) => self.run(turn.position, turn.id).await,
-                Ok(None) if self.is_done() => return,
-                Ok(None) => {}
-                Err(e) => {
-                    error!(error = %e, "the next turn cannot be read");
-                    tokio::time::sleep(AFTER_FAILURE).await;
-                }
-            }
-        }
-    }
-
-    /// Whether nothing came since the last look; if so, the next [`Scheduler::wake`] starts a new task.
-    fn is_done(&mut self) -> bool {
-        let mut chats = lock(&self.shared.chats);
-        match chats.get_mut(&self.chat_id) {
-            Some(dirty) if *dirty => {
-                *dirty = false;
-                false
-            }
-            _ => {
-                chats.remove(&self.chat_id);
-                self.has_left = true;
-                true
-            }
-        }
-    }
-
-    async fn run(&self, position: i64, id: Uuid) {
-        let Ok(_permit) = self.shared.permits.acquire().await else {
-            return;
-        };
-        // In the map before the turn is marked as running, so that no cancel falls in between.
-        let running = Running::enter(&self.shared, position);
-        match run::run(&self.shared.store, &self.shared.model, &self.shared.persona, position, &running.stop).await {
-            Ok(Outcome::Answered) => info!(turn.id = %id, "turn finished"),
-            Ok(Outcome::Failed) => info!(turn.id = %id, "turn ended with an error"),
-            Ok(Outcome::Cancelled) => info!(turn.id = %id, "turn cancelled"),
-            Ok(Outcome::Over) => {}
-            Err(e) => {
-                error!(turn.id = %id, error = %e, "turn cannot go on, trying again");
-                tokio::time::sleep(AFTER_FAILURE).await;
-            }
-        }
-    }
-}
-
-/// The entry of a running turn, gone when it is dropped.
-struct Running<'a> {
-    shared: &'a Shared,
-    position: i64,
-    stop: CancellationToken,
-}
-
-impl<'a> Running<'a> {
-    fn enter(shared: &'a Shared, position: i64) -> Self {
-        let stop = CancellationToken::new();
-        lock(&shared.running).insert(position, stop.clone());
-        Self { shared, position, stop }
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        lock(&self.shared.running).remove(&self.position);
-    }
 }

@@ -1,213 +1,259 @@
-//! One turn, from the question to its last event.
+//! One turn, from the question to its last event: the model is asked, its calls are run, and so on until it only talks.
 
-use super::Persona;
-use crate::clock;
-use crate::model::{Answer, Client, Message, ModelError, Usage};
-use crate::prompt;
-use crate::store::{Finish, Started, Store, StoreError};
+use super::Scheduler;
+use super::ask::{Deltas, End, Said, ask};
+use super::calls::{self, Brought, Round};
+use super::context;
+use super::ending::{Ending, Last, insist, spent, store_finish, sum};
+use crate::model::{Message, ToolCall, Usage};
+use crate::store::{self, Finish, Results, Standing, Started, StoreError};
+use crate::tools::{Offer, TurnKind, Who};
 use baal_protocol::{ChatRequest, EventKind, TurnState};
-use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
 
-/// Text that comes within this time is one delta: enough for the eye, and few rows.
-const DELTA_EVERY: Duration = Duration::from_millis(50);
-/// Longest wait between two tries to store an answer.
-const MAX_STORE_WAIT: Duration = Duration::from_secs(30);
+/// Rounds of tools of a subagent at most.
+const SUBAGENT_ROUNDS: u32 = 15;
 
 /// How a turn ended.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Outcome {
     Answered,
     Failed,
     Cancelled,
-    /// It had ended before it could start.
+    /// It had ended already.
     Over,
+    /// The agent shuts down; the turn goes on at the next start.
+    Left,
 }
 
-/// Runs one turn to its end.
+/// Runs a turn to its end.
 ///
 /// # Errors
-/// The database failed before the model was asked.
+/// The database failed at something that can be done again.
 pub(super) async fn run(
-    store: &Store,
-    model: &Client,
-    persona: &Persona,
-    position: i64,
+    scheduler: &Scheduler,
+    started: Started,
     stop: &CancellationToken,
 ) -> Result<Outcome, StoreError> {
-    let Some(started) = store.start(position).await? else {
-        return Ok(Outcome::Over);
+    let Started { position, id, request, kind, deliver_to, cancel_requested, had_deltas, standing } = started;
+    let shared = &scheduler.shared;
+    let Some(request) = request else {
+        // Without an end, the chat would be stuck behind it for ever.
+        return Ok(end_unreadable(scheduler, position).await);
     };
-    if started.cancel_requested {
+    if cancel_requested {
         stop.cancel();
     }
-    let Started { request, has_events, .. } = started;
-    let Ok(request) = serde_json::from_str::<ChatRequest>(&request) else {
-        // Another version of the agent took it in; without an end, the chat would be stuck behind it for ever.
-        return Ok(end_unreadable(store, position).await);
+    let who = shared.rules.who(&request, kind, deliver_to);
+    let offer = shared.tools.offer(&who);
+    let max_rounds = match kind {
+        TurnKind::Subagent => shared.persona.max_tool_iterations.min(SUBAGENT_ROUNDS),
+        _ => shared.persona.max_tool_iterations,
     };
-    let history = store.read().history(&request.chat_id, persona.max_history).await?;
-    let system = prompt::system_message(&persona.agent_name, &persona.system_prompt, clock::now().date_naive());
-    let messages = prompt::conversation(system, history, &request.message);
-
-    // Whoever saw pieces of an answer that a restart interrupted gets the new one whole, not pieces of both.
-    let deltas = Deltas { store, position, wanted: request.stream && !has_events };
-    let round = ask(model, &messages, deltas, stop).await;
-
-    let outcome = match round.end {
-        End::Whole => Outcome::Answered,
-        End::Broken(_) => Outcome::Failed,
-        End::Stopped => Outcome::Cancelled,
+    let turn = Turn {
+        scheduler,
+        position,
+        id,
+        request,
+        who,
+        offer,
+        stop,
+        max_rounds,
+        rounds: standing.rounds,
+        usage: None,
+        // Whoever saw pieces of an answer that a restart interrupted gets the new one whole, not pieces of both.
+        deltas_unwanted: had_deltas,
     };
-    let finish = conclude(position, request.message, round);
-    if store_finish(store, finish).await { Ok(outcome) } else { Ok(Outcome::Over) }
+    turn.work(standing).await
 }
 
-async fn end_unreadable(store: &Store, position: i64) -> Outcome {
+async fn end_unreadable(scheduler: &Scheduler, position: i64) -> Outcome {
     let content = "This message was sent to another version of the agent. Please send it again.".to_owned();
-    let events = vec![EventKind::Error { content }, EventKind::Done { pending: Some(0) }];
-    store_finish(store, Finish { position, state: TurnState::Done, events, exchange: None }).await;
-    Outcome::Failed
-}
-
-/// What one question to the model brought.
-struct Round {
-    text: String,
-    usage: Option<Usage>,
-    end: End,
-}
-
-enum End {
-    Whole,
-    Broken(ModelError),
-    Stopped,
-}
-
-/// Asks the model once and reads its answer, until it ends, breaks or is stopped.
-async fn ask(model: &Client, messages: &[Message], mut deltas: Deltas<'_>, stop: &CancellationToken) -> Round {
-    let mut round = Round { text: String::new(), usage: None, end: End::Whole };
-    match stop.run_until_cancelled(model.ask(messages)).await {
-        None => round.end = End::Stopped,
-        Some(Err(e)) => round.end = End::Broken(e),
-        Some(Ok(mut answer)) => {
-            round.end = read(&mut answer, &mut round.text, &mut deltas, stop).await;
-            round.usage = answer.usage();
-        }
-    }
-    if let End::Broken(e) = &round.end {
-        warn!(error = %e, "the model gave no whole answer");
-    }
-    round
-}
-
-async fn read(answer: &mut Answer, whole: &mut String, deltas: &mut Deltas<'_>, stop: &CancellationToken) -> End {
-    let mut pending = String::new();
-    let mut flush_at = Instant::now();
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return End::Stopped,
-            () = sleep_until(flush_at), if !pending.is_empty() => {
-                deltas.send(std::mem::take(&mut pending)).await;
-                flush_at = Instant::now() + DELTA_EVERY;
-            }
-            piece = answer.next() => match piece {
-                Ok(Some(text)) => {
-                    pending.push_str(&text);
-                    whole.push_str(&text);
-                }
-                Ok(None) => return End::Whole,
-                Err(e) => return End::Broken(e),
-            },
-        }
-    }
-}
-
-/// Where partial text goes.
-struct Deltas<'a> {
-    store: &'a Store,
-    position: i64,
-    wanted: bool,
-}
-
-impl Deltas<'_> {
-    async fn send(&mut self, content: String) {
-        if !self.wanted {
-            return;
-        }
-        if let Err(e) = self.store.append(self.position, vec![EventKind::Delta { content }]).await {
-            // The whole text will follow; without this piece the next ones would not fit.
-            self.wanted = false;
-            warn!(error = %e, "partial text was not stored, the rest comes in one piece");
-        }
-    }
-}
-
-/// The last events and what is remembered.
-///
-/// An exchange without an answer is not remembered: a message that makes the model fail would make every later turn fail.
-fn conclude(position: i64, said: String, round: Round) -> Finish {
-    let mut events = Vec::with_capacity(4);
-    if !round.text.is_empty() {
-        events.push(EventKind::Text { content: round.text.clone() });
-    }
-    let state = match round.end {
-        End::Whole => TurnState::Done,
-        End::Broken(e) => {
-            events.push(EventKind::Error { content: e.to_string() });
-            TurnState::Done
-        }
-        End::Stopped => TurnState::Cancelled,
+    let finish = Finish {
+        position,
+        state: TurnState::Done,
+        events: vec![EventKind::Error { content }],
+        results: Vec::new(),
+        answer: String::new(),
+        remembered: false,
+        had_partial: false,
+        pending: None,
+        spent_tokens: 0,
     };
-    if let Some(Usage { prompt_tokens, completion_tokens, cost }) = round.usage {
-        events.push(EventKind::Usage { prompt_tokens, completion_tokens, cost });
+    match store_finish(&scheduler.shared.store, &scheduler.shared.shutdown, finish).await {
+        Some(_) => Outcome::Failed,
+        None => Outcome::Left,
     }
-    events.push(EventKind::Done { pending: Some(0) });
-    let exchange = (!round.text.is_empty()).then_some((said, round.text));
-    Finish { position, state, events, exchange }
 }
 
-/// Stores the end, again and again if need be: the answer is paid for. `false` where the turn was over already.
-async fn store_finish(store: &Store, finish: Finish) -> bool {
-    let mut wait = Duration::from_secs(1);
-    loop {
-        match store.finish(finish.clone()).await {
-            Ok(stored) => return stored,
-            Err(e) => error!(error = %e, "the answer could not be stored, trying again"),
+struct Turn<'a> {
+    scheduler: &'a Scheduler,
+    position: i64,
+    id: uuid::Uuid,
+    request: ChatRequest,
+    who: Who,
+    offer: Arc<Offer>,
+    stop: &'a CancellationToken,
+    max_rounds: u32,
+    rounds: u32,
+    usage: Option<Usage>,
+    deltas_unwanted: bool,
+}
+
+/// What follows from the calls of a round.
+enum Next {
+    GoOn,
+    End(Outcome),
+}
+
+impl Turn<'_> {
+    async fn work(mut self, standing: Standing) -> Result<Outcome, StoreError> {
+        if let Next::End(outcome) = self.resume(standing).await {
+            return Ok(outcome);
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(MAX_STORE_WAIT);
+        loop {
+            let exhausted = self.rounds >= self.max_rounds;
+            let said = self.ask(exhausted).await?;
+            self.usage = sum(self.usage, said.usage);
+            let goes_on = !exhausted && matches!(said.end, End::Whole) && !said.calls.is_empty();
+            if !goes_on {
+                if matches!(said.end, End::Stopped) && self.is_shutting_down() {
+                    return Ok(Outcome::Left);
+                }
+                return Ok(self.finish(Last::Said(said), Brought::default()).await);
+            }
+            if let Next::End(outcome) = self.use_tools(said).await {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Tells of calls that an earlier life of the agent left behind: they may have run, so they don't run again.
+    async fn resume(&self, standing: Standing) -> Next {
+        let open = standing.calls.get(standing.answered..).unwrap_or_default();
+        if open.is_empty() {
+            return Next::GoOn;
+        }
+        let results = calls::interrupted(open, &self.offer);
+        self.store_results(Brought { results, ..Brought::default() }, true).await
+    }
+
+    async fn ask(&mut self, exhausted: bool) -> Result<Said, StoreError> {
+        let shared = &self.scheduler.shared;
+        let mut messages = context::messages(shared, &self.who, self.position).await?;
+        if exhausted {
+            messages.push(no_more_tools(self.max_rounds));
+        }
+        let tools = if exhausted { None } else { self.offer.described() };
+        let wanted = self.request.stream && !std::mem::take(&mut self.deltas_unwanted);
+        let deltas = Deltas::new(&shared.store, self.position, wanted);
+        Ok(ask(&shared.model, &messages, tools, deltas, self.stop).await)
+    }
+
+    /// Runs what the model called. Everything is stored before it is run, and its result before the next is.
+    async fn use_tools(&mut self, said: Said) -> Next {
+        let shared = &self.scheduler.shared;
+        let round = store::Round {
+            position: self.position,
+            text: said.text,
+            calls: said.calls,
+            had_deltas: said.had_deltas,
+            spent_tokens: spent(&self.who, said.usage),
+        };
+        match insist(&shared.shutdown, || shared.store.round(round.clone())).await {
+            Some(true) => {}
+            Some(false) => return Next::End(Outcome::Over),
+            None => return Next::End(Outcome::Left),
+        }
+        self.rounds += 1;
+        let mut rest = &round.calls[..];
+        while !rest.is_empty() {
+            let (group, behind) = rest.split_at(calls::group(rest, &self.offer));
+            rest = behind;
+            let mut brought = if self.stop.is_cancelled() { Brought::default() } else { self.run_group(group).await };
+            if self.is_shutting_down() {
+                return Next::End(Outcome::Left);
+            }
+            if self.stop.is_cancelled() {
+                let open = if brought.results.is_empty() { group } else { &[] };
+                brought.results.extend(calls::all(&[open, rest].concat(), "cancelled by the user"));
+                return Next::End(self.finish(Last::Stopped, brought).await);
+            }
+            if let Some(why) = brought.fatal.take() {
+                brought.results.extend(calls::all(rest, "not run: the turn came to its end before"));
+                return Next::End(self.finish(Last::Fatal(why), brought).await);
+            }
+            if let Next::End(outcome) = self.store_results(brought, rest.is_empty()).await {
+                return Next::End(outcome);
+            }
+        }
+        Next::GoOn
+    }
+
+    async fn run_group(&self, group: &[ToolCall]) -> Brought {
+        let round = Round {
+            scheduler: self.scheduler,
+            who: &self.who,
+            offer: &self.offer,
+            position: self.position,
+            turn_id: self.id,
+            stream: self.request.stream,
+            stop: self.stop,
+        };
+        round.run(group).await
+    }
+
+    async fn store_results(&self, brought: Brought, last: bool) -> Next {
+        let shared = &self.scheduler.shared;
+        let results = Results {
+            position: self.position,
+            results: brought.results,
+            events: brought.events,
+            had_output: brought.had_output,
+            steered_by: last.then(|| (shared.rules.clone(), self.who.role)),
+        };
+        match insist(&shared.shutdown, || shared.store.results(results.clone())).await {
+            Some(true) => Next::GoOn,
+            Some(false) => Next::End(Outcome::Over),
+            None => Next::End(Outcome::Left),
+        }
+    }
+
+    async fn finish(&self, last: Last, brought: Brought) -> Outcome {
+        let shared = &self.scheduler.shared;
+        let ending = Ending {
+            position: self.position,
+            who: &self.who,
+            rounds: self.rounds,
+            exhausted: self.rounds >= self.max_rounds,
+            usage: self.usage,
+            results: brought.results,
+            events: brought.events,
+            had_partial: brought.had_output,
+        };
+        let finish = ending.conclude(last);
+        let outcome = match finish.state {
+            TurnState::Cancelled => Outcome::Cancelled,
+            _ if finish.events.iter().any(|event| matches!(event, EventKind::Error { .. })) => Outcome::Failed,
+            _ => Outcome::Answered,
+        };
+        match store_finish(&shared.store, &shared.shutdown, finish).await {
+            Some(true) => outcome,
+            Some(false) => Outcome::Over,
+            None => Outcome::Left,
+        }
+    }
+
+    fn is_shutting_down(&self) -> bool {
+        self.scheduler.shared.shutdown.is_cancelled()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn kinds(end: End, text: &str) -> (Vec<EventKind>, TurnState, bool) {
-        let usage = Some(Usage { prompt_tokens: 3, completion_tokens: 2, cost: None });
-        let finish = conclude(1, "hi".into(), Round { text: text.into(), usage, end });
-        (finish.events, finish.state, finish.exchange.is_some())
-    }
-
-    #[test]
-    fn an_answer_ends_with_text_usage_done() {
-        let wanted = vec![
-            EventKind::Text { content: "hello".into() },
-            EventKind::Usage { prompt_tokens: 3, completion_tokens: 2, cost: None },
-            EventKind::Done { pending: Some(0) },
-        ];
-        assert_eq!(kinds(End::Whole, "hello"), (wanted, TurnState::Done, true));
-    }
-
-    #[test]
-    fn half_an_answer_is_kept_and_no_answer_is_not_remembered() {
-        let (events, state, remembered) = kinds(End::Broken(ModelError::Broken), "half");
-        assert!(matches!(&events[..], [EventKind::Text { .. }, EventKind::Error { .. }, _, EventKind::Done { .. }]));
-        assert_eq!((state, remembered), (TurnState::Done, true));
-        let (events, state, remembered) = kinds(End::Stopped, "");
-        assert!(matches!(&events[..], [EventKind::Usage { .. }, EventKind::Done { .. }]));
-        assert_eq!((state, remembered), (TurnState::Cancelled, false));
-    }
+/// Said to the model and not kept.
+fn no_more_tools(rounds: u32) -> Message {
+    Message::user(format!(
+        "[The agent: this message has used all {rounds} rounds of tools that it may use. No tool can be called now. Answer \
+         with what you have: what is done, what is not, and what should come next.]"
+    ))
 }

@@ -1,0 +1,194 @@
+//! The rounds of a running turn: what the model called, what came of it, and what steers the turn in between.
+
+use super::events::{append, delete_partial};
+use super::messages::{calls, insert_assistant, insert_result, insert_user};
+use super::turns::{add_spending, end};
+use super::writer::Changed;
+use super::{Store, StoreError};
+use crate::model::ToolCall;
+use crate::tools::Rules;
+use baal_protocol::{ChatRequest, Event, EventKind, Role, TurnState};
+use sqlx::{SqliteConnection, query_as, query_scalar};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Messages that one round takes in at most.
+const STEERED_AT_ONCE: i64 = 20;
+
+/// The model's message of a round in which it calls tools.
+#[derive(Debug, Clone)]
+pub struct Round {
+    /// The turn.
+    pub position: i64,
+    /// What it says beside them.
+    pub text: String,
+    /// At least one.
+    pub calls: Vec<ToolCall>,
+    /// Partial text was sent.
+    pub had_deltas: bool,
+    /// What the round counts for the day's cap; 0 for a person's turn.
+    pub spent_tokens: i64,
+}
+
+/// What one call brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolResult {
+    /// The call.
+    pub call_id: String,
+    /// For the model.
+    pub text: String,
+}
+
+/// The results of some calls, the next ones in the order of the round.
+#[derive(Clone)]
+pub struct Results {
+    /// The turn.
+    pub position: i64,
+    /// At least one.
+    pub results: Vec<ToolResult>,
+    /// What the readers of the turn get to see of it.
+    pub events: Vec<EventKind>,
+    /// Output was sent while the tools ran.
+    pub had_output: bool,
+    /// After the last call of a round: whose messages the turn takes in that were sent to steer it.
+    pub steered_by: Option<(Arc<Rules>, Role)>,
+}
+
+/// Where an open turn stands, by its messages.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Messages of the model, each with calls.
+    pub rounds: u32,
+    /// All calls of the last round.
+    pub calls: Vec<ToolCall>,
+    /// How many of them have results; the others may have run.
+    pub answered: usize,
+}
+
+impl Store {
+    /// Stores a round before any of its calls runs; `false` where the turn is over.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn round(&self, round: Round) -> Result<bool, StoreError> {
+        self.write(|db| {
+            Box::pin(async move {
+                let told = store_round(db, round).await?;
+                Ok(Changed { value: told.is_some(), events: told.into_iter().collect() })
+            })
+        })
+        .await
+    }
+
+    /// Stores results; `false` where the turn is over.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn results(&self, results: Results) -> Result<bool, StoreError> {
+        self.write(|db| {
+            Box::pin(async move {
+                let told = store_results(db, results).await?;
+                Ok(Changed { value: !told.is_empty(), events: told })
+            })
+        })
+        .await
+    }
+}
+
+async fn store_round(db: &mut SqliteConnection, round: Round) -> Result<Option<(Uuid, Vec<Event>)>, StoreError> {
+    let Round { position, text, calls, had_deltas, spent_tokens } = round;
+    let mut events = Vec::with_capacity(calls.len() + 1);
+    if !text.is_empty() {
+        events.push(EventKind::Text { content: text.clone() });
+    }
+    let used = |call: &ToolCall| EventKind::ToolUse { name: call.name.clone(), input: call.arguments.clone() };
+    events.extend(calls.iter().map(used));
+    let Some(told) = append(db, position, events).await? else {
+        return Ok(None);
+    };
+    if had_deltas {
+        delete_partial(db, position).await?;
+    }
+    insert_assistant(db, position, &text, &calls).await?;
+    add_spending(db, spent_tokens).await?;
+    Ok(Some(told))
+}
+
+async fn store_results(db: &mut SqliteConnection, results: Results) -> Result<Vec<(Uuid, Vec<Event>)>, StoreError> {
+    let Results { position, results, events, had_output, steered_by } = results;
+    let Some(told) = append(db, position, events).await? else {
+        return Ok(Vec::new());
+    };
+    let turn_id = told.0;
+    let mut told = vec![told];
+    if had_output {
+        delete_partial(db, position).await?;
+    }
+    for ToolResult { call_id, text } in &results {
+        insert_result(db, position, call_id, text).await?;
+    }
+    if let Some((rules, role)) = steered_by {
+        told.extend(take_in(db, position, turn_id, &rules, role).await?);
+    }
+    Ok(told)
+}
+
+/// Takes the messages in that were sent to steer the turn: they become its own, and the turns that brought them end.
+async fn take_in(
+    db: &mut SqliteConnection,
+    position: i64,
+    turn_id: Uuid,
+    rules: &Rules,
+    role: Role,
+) -> Result<Vec<(Uuid, Vec<Event>)>, StoreError> {
+    let waiting: Vec<(i64, String, String)> = query_as(
+        "select t.position, t.request, t.chat_id from turns t join turns r on r.chat_id = t.chat_id \
+         where r.position = ?1 and t.finished_at is null and t.position > ?1 and t.state = 'queued' \
+         and t.mode = 'steer' and t.kind = 'chat' order by t.position limit ?2",
+    )
+    .bind(position)
+    .bind(STEERED_AT_ONCE)
+    .fetch_all(&mut *db)
+    .await?;
+    let mut told = Vec::with_capacity(waiting.len());
+    for (steering, request, chat_id) in waiting {
+        // What another version of the agent took in gets a turn of its own, which says so.
+        let Ok(request) = serde_json::from_str::<ChatRequest>(&request) else { continue };
+        // A visitor's words are not put into a turn with the owner's rights.
+        if rules.role(&request) != role {
+            continue;
+        }
+        insert_user(db, position, &chat_id, &request).await?;
+        told.extend(end(db, steering, TurnState::Done, vec![EventKind::Steered { turn_id }]).await?);
+    }
+    Ok(told)
+}
+
+/// Where the turn at `position` stands; `None` where it has no message yet.
+pub(super) async fn standing(db: &mut SqliteConnection, position: i64) -> Result<Option<Standing>, StoreError> {
+    let any: bool = query_scalar("select exists (select 1 from messages where turn = ?)")
+        .bind(position)
+        .fetch_one(&mut *db)
+        .await?;
+    if !any {
+        return Ok(None);
+    }
+    let last: Option<(i64, Option<String>, u32)> = query_as(
+        "select id, tool_calls, (select count(*) from messages where turn = ?1 and role = 'assistant') \
+         from messages where turn = ?1 and role = 'assistant' order by id desc limit 1",
+    )
+    .bind(position)
+    .fetch_optional(&mut *db)
+    .await?;
+    let Some((id, called, rounds)) = last else {
+        return Ok(Some(Standing::default()));
+    };
+    let answered: i64 = query_scalar("select count(*) from messages where turn = ? and id > ? and role = 'tool'")
+        .bind(position)
+        .bind(id)
+        .fetch_one(db)
+        .await?;
+    let calls = calls(called.as_deref())?;
+    let answered = usize::try_from(answered).unwrap_or(usize::MAX).min(calls.len());
+    Ok(Some(Standing { rounds, calls, answered }))
+}

@@ -1,0 +1,83 @@
+//! All tools, and which of them a turn is offered.
+
+use super::{Services, Tool, Who, web_fetch, web_search};
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// All tools, in the order in which models are told of them.
+const TOOLS: &[&Tool] = &[&web_fetch::TOOL, &web_search::TOOL];
+
+/// The tools of this agent.
+pub struct Toolbox {
+    services: Arc<Services>,
+    tools: Vec<&'static Tool>,
+    /// By which of the tools are in it: the same tools are described in the same bytes, which lets services reuse their work.
+    offers: Mutex<HashMap<Vec<bool>, Arc<Offer>>>,
+}
+
+/// The tools of one turn.
+pub struct Offer {
+    tools: Vec<&'static Tool>,
+    described: Option<Box<RawValue>>,
+}
+
+impl Toolbox {
+    /// Those tools that are there.
+    pub fn new(services: Arc<Services>) -> Self {
+        let tools = TOOLS.iter().copied().filter(|tool| (tool.available)(&services)).collect();
+        Self { services, tools, offers: Mutex::default() }
+    }
+
+    /// What tools work with.
+    pub fn services(&self) -> Arc<Services> {
+        self.services.clone()
+    }
+
+    /// What a turn may use.
+    pub fn offer(&self, who: &Who) -> Arc<Offer> {
+        let chosen: Vec<bool> = self.tools.iter().map(|tool| who.may_use(tool.name, tool.access)).collect();
+        let mut offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(offer) = offers.get(&chosen) {
+            return offer.clone();
+        }
+        let tools: Vec<&'static Tool> =
+            self.tools.iter().zip(&chosen).filter(|(_, chosen)| **chosen).map(|(tool, _)| *tool).collect();
+        let described = describe(&tools);
+        let offer = Arc::new(Offer { tools, described });
+        offers.insert(chosen, offer.clone());
+        offer
+    }
+}
+
+/// The list of tools in OpenAI's form; `None` for none, since services refuse an empty one.
+fn describe(tools: &[&Tool]) -> Option<Box<RawValue>> {
+    if tools.is_empty() {
+        return None;
+    }
+    let describe = |tool: &&Tool| {
+        let function = json!({"name": tool.name, "description": tool.description, "parameters": (tool.parameters)()});
+        json!({"type": "function", "function": function})
+    };
+    let described: Vec<_> = tools.iter().map(describe).collect();
+    // silent-ok: JSON made of JSON cannot fail
+    to_raw_value(&described).ok()
+}
+
+impl Offer {
+    /// A tool by its name.
+    pub fn find(&self, name: &str) -> Option<&'static Tool> {
+        self.tools.iter().copied().find(|tool| tool.name == name)
+    }
+
+    /// As models are told of them.
+    pub fn described(&self) -> Option<&RawValue> {
+        self.described.as_deref()
+    }
+
+    /// Their names, for who looks for one that isn't there.
+    pub fn names(&self) -> String {
+        self.tools.iter().map(|tool| tool.name).collect::<Vec<_>>().join(", ")
+    }
+}

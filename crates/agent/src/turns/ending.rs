@@ -1,0 +1,235 @@
+//! How a turn ends: its last events, what is remembered, and what is said unasked.
+
+use super::ask::{End, Said};
+use crate::model::Usage;
+use crate::store::{Finish, Store, ToolResult};
+use crate::tools::{TurnKind, Who};
+use baal_protocol::{EventKind, TurnState};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+/// Longest wait between two tries to store something.
+const MAX_STORE_WAIT: Duration = Duration::from_secs(30);
+/// A heartbeat's answer when there is nothing to say.
+const HEARTBEAT_OK: &str = "HEARTBEAT_OK";
+
+/// Why a turn ends.
+pub(super) enum Last {
+    /// The model said something and called nothing.
+    Said(Said),
+    /// A tool brought the turn to its end, in words for the user.
+    Fatal(String),
+    /// The user stopped it while tools ran.
+    Stopped,
+}
+
+/// A turn as it comes to its end.
+pub(super) struct Ending<'a> {
+    pub position: i64,
+    pub who: &'a Who,
+    /// Rounds of tools that it had.
+    pub rounds: u32,
+    /// It may have no more of them.
+    pub exhausted: bool,
+    /// Tokens and money of the whole turn.
+    pub usage: Option<Usage>,
+    /// Results that are not stored yet, with their events.
+    pub results: Vec<ToolResult>,
+    pub events: Vec<EventKind>,
+    pub had_partial: bool,
+}
+
+impl Ending<'_> {
+    pub(super) fn conclude(self, last: Last) -> Finish {
+        let mut events = self.events;
+        let mut state = TurnState::Done;
+        let mut answer = String::new();
+        let mut spent_tokens = 0;
+        let mut had_partial = self.had_partial;
+        let mut error = None;
+        match last {
+            Last::Fatal(why) => error = Some(why),
+            Last::Stopped => state = TurnState::Cancelled,
+            Last::Said(said) => {
+                spent_tokens = spent(self.who, said.usage);
+                had_partial |= said.had_deltas;
+                answer = said.text;
+                match said.end {
+                    End::Whole if answer.is_empty() && self.exhausted => error = Some(exhausted(self.rounds)),
+                    End::Whole => {}
+                    End::Broken(e) => error = Some(e.to_string()),
+                    End::Stopped => state = TurnState::Cancelled,
+                }
+            }
+        }
+        if !answer.is_empty() {
+            events.push(EventKind::Text { content: answer.clone() });
+        }
+        let pending = self.who.deliver_to.as_ref().and_then(|chat_id| {
+            let (source, content) = unasked(self.who.kind, state, &answer, error.as_deref())?;
+            Some((chat_id.clone(), source, content))
+        });
+        events.extend(error.map(|content| EventKind::Error { content }));
+        if let Some(Usage { prompt_tokens, completion_tokens, cost }) = self.usage {
+            events.push(EventKind::Usage { prompt_tokens, completion_tokens, cost });
+        }
+        let remembered = self.rounds > 0 || !answer.is_empty();
+        Finish {
+            position: self.position,
+            state,
+            events,
+            results: self.results,
+            answer,
+            remembered,
+            had_partial,
+            pending,
+            spent_tokens,
+        }
+    }
+}
+
+/// What a turn without a person says at its end: source and content of a pending message.
+fn unasked(kind: TurnKind, state: TurnState, answer: &str, error: Option<&str>) -> Option<(&'static str, String)> {
+    let answer = answer.trim();
+    match kind {
+        TurnKind::Chat => None,
+        _ if state == TurnState::Cancelled => None,
+        TurnKind::Heartbeat => {
+            let says_something = !answer.is_empty() && answer != HEARTBEAT_OK;
+            says_something.then(|| ("heartbeat", answer.to_owned()))
+        }
+        TurnKind::Subagent => {
+            let parts = [Some(answer).filter(|answer| !answer.is_empty()), error];
+            let content = parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n");
+            (!content.is_empty()).then_some(("subagent", content))
+        }
+    }
+}
+
+fn exhausted(rounds: u32) -> String {
+    format!(
+        "I have used all {rounds} rounds of tools that one message may take and am not done. Ask me to go on if you want \
+         me to."
+    )
+}
+
+/// What counts for the day's cap of turns without a person.
+pub(super) fn spent(who: &Who, usage: Option<Usage>) -> i64 {
+    match usage {
+        Some(usage) if who.kind != TurnKind::Chat => usage.prompt_tokens + usage.completion_tokens,
+        _ => 0,
+    }
+}
+
+/// Adds up what the rounds of a turn cost.
+pub(super) fn sum(so_far: Option<Usage>, more: Option<Usage>) -> Option<Usage> {
+    let (Some(a), Some(b)) = (so_far, more) else {
+        return so_far.or(more);
+    };
+    let cost = match (a.cost, b.cost) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    };
+    Some(Usage {
+        prompt_tokens: a.prompt_tokens + b.prompt_tokens,
+        completion_tokens: a.completion_tokens + b.completion_tokens,
+        cost,
+    })
+}
+
+/// Stores something, again and again if need be: it is paid for, or it was done. `None` where the agent shuts down meanwhile;
+/// `Some(false)` where the turn was over already.
+pub(super) async fn insist<F>(shutdown: &CancellationToken, mut store: impl FnMut() -> F) -> Option<bool>
+where
+    F: Future<Output = Result<bool, crate::store::StoreError>>,
+{
+    let mut wait = Duration::from_secs(1);
+    loop {
+        match store().await {
+            Ok(stored) => return Some(stored),
+            Err(e) => error!(error = %e, "what a turn brought could not be stored, trying again"),
+        }
+        shutdown.run_until_cancelled(tokio::time::sleep(wait)).await?;
+        wait = (wait * 2).min(MAX_STORE_WAIT);
+    }
+}
+
+/// Stores the end of a turn.
+pub(super) async fn store_finish(store: &Store, shutdown: &CancellationToken, finish: Finish) -> Option<bool> {
+    insist(shutdown, || store.finish(finish.clone())).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ModelError;
+    use baal_protocol::Role;
+
+    fn finish(kind: TurnKind, rounds: u32, last: Last) -> Finish {
+        let deliver_to = (kind != TurnKind::Chat).then(|| "7".to_owned());
+        let who = Who { chat_id: "1".into(), role: Role::Owner, kind, deliver_to, visitor_tools: [].into() };
+        let usage = Some(Usage { prompt_tokens: 3, completion_tokens: 2, cost: None });
+        let ending = Ending {
+            position: 1,
+            who: &who,
+            rounds,
+            exhausted: false,
+            usage,
+            results: Vec::new(),
+            events: Vec::new(),
+            had_partial: false,
+        };
+        ending.conclude(last)
+    }
+
+    fn said(text: &str, end: End) -> Last {
+        let usage = Some(Usage { prompt_tokens: 3, completion_tokens: 2, cost: None });
+        Last::Said(Said { text: text.into(), calls: Vec::new(), usage, end, had_deltas: false })
+    }
+
+    #[test]
+    fn an_answer_ends_with_text_and_usage() {
+        let wanted = vec![
+            EventKind::Text { content: "hello".into() },
+            EventKind::Usage { prompt_tokens: 3, completion_tokens: 2, cost: None },
+        ];
+        let finish = finish(TurnKind::Chat, 0, said("hello", End::Whole));
+        assert_eq!((finish.events, finish.state, finish.remembered), (wanted, TurnState::Done, true));
+        assert_eq!((finish.pending, finish.spent_tokens), (None, 0));
+    }
+
+    #[test]
+    fn half_an_answer_is_kept_and_no_answer_is_not_remembered() {
+        let half = finish(TurnKind::Chat, 0, said("half", End::Broken(ModelError::Broken)));
+        assert!(matches!(&half.events[..], [EventKind::Text { .. }, EventKind::Error { .. }, EventKind::Usage { .. }]));
+        assert_eq!((half.state, half.remembered), (TurnState::Done, true));
+        let none = finish(TurnKind::Chat, 0, said("", End::Stopped));
+        assert!(matches!(&none.events[..], [EventKind::Usage { .. }]));
+        assert_eq!((none.state, none.remembered), (TurnState::Cancelled, false));
+        let with_tools = finish(TurnKind::Chat, 1, said("", End::Stopped));
+        assert!(with_tools.remembered, "what tools did is remembered");
+    }
+
+    #[test]
+    fn what_works_in_the_background_is_delivered_and_counted() {
+        let subagent = finish(TurnKind::Subagent, 1, said("found it", End::Whole));
+        assert_eq!(subagent.pending, Some(("7".into(), "subagent", "found it".into())));
+        assert_eq!(subagent.spent_tokens, 5);
+        let failed = finish(TurnKind::Subagent, 1, said("", End::Broken(ModelError::Key)));
+        assert_eq!(failed.pending, Some(("7".into(), "subagent", ModelError::Key.to_string())));
+        let quiet = finish(TurnKind::Heartbeat, 1, said(" HEARTBEAT_OK\n", End::Whole));
+        assert_eq!(quiet.pending, None);
+        let loud = finish(TurnKind::Heartbeat, 1, said("Rain is coming.", End::Whole));
+        assert_eq!(loud.pending, Some(("7".into(), "heartbeat", "Rain is coming.".into())));
+        assert_eq!(finish(TurnKind::Subagent, 1, Last::Stopped).pending, None);
+    }
+
+    #[test]
+    fn costs_add_up() {
+        let usage = |prompt_tokens, cost| Some(Usage { prompt_tokens, completion_tokens: 1, cost });
+        assert_eq!(sum(usage(3, Some(0.25)), usage(4, None)).map(|u| (u.prompt_tokens, u.cost)), Some((7, Some(0.25))));
+        assert_eq!(sum(None, usage(4, None)), usage(4, None));
+        assert_eq!(sum(None, None), None);
+    }
+}
