@@ -70,9 +70,12 @@ impl Launcher {
         };
         let (receiver, sender) = stream.into_split();
         let mut session = Session { receiver, sender, buffer: BytesMut::new(), usable: true };
-        match session.ask(&Request::Hello { version: VERSION, root: *root }, &[]).await? {
-            (Reply::Ready, _) => Ok(session),
-            (other, _) => Err(unexpected(&other)),
+        match session.ask(&Request::Hello { version: VERSION, root: *root }, &[]).await {
+            Ok((Reply::Ready, _)) => Ok(session),
+            Ok((other, _)) => Err(unexpected(&other)),
+            // Why a connection is not served is the operator's business, not the model's.
+            Err(CallError::Failed(why)) => Err(io::Error::other(why).into()),
+            Err(e) => Err(e),
         }
     }
 }

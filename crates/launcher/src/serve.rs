@@ -83,14 +83,15 @@ pub fn serve(settings: &Settings) -> Result<(), ServeError> {
     let Some(hello) = wire::receive(&mut &client).map_err(ServeError::Hello)? else { return Ok(()) };
     let root = match hello.head::<Request>().map_err(ServeError::Hello)? {
         Request::Hello { version: VERSION, root } => root,
-        Request::Hello { version, .. } => return Err(ServeError::Version(version)),
+        Request::Hello { version, .. } => return Err(refuse(&client, ServeError::Version(version))),
         _ => {
             return Err(ServeError::Hello(io::Error::new(io::ErrorKind::InvalidData, "the first frame must be hello")));
         }
     };
-    let workspace = |cause| ServeError::Workspace { path: settings.workspace.clone(), cause };
-    let session = Session::open(&settings.workspace, root, settings.private_tmp).map_err(workspace)?;
-    confine_launcher(&session, cgroups.as_ref())?;
+    let session = match open(settings, root, cgroups.as_ref()) {
+        Ok(session) => session,
+        Err(e) => return Err(refuse(&client, e)),
+    };
 
     client.set_read_timeout(None)?;
     let other_user = peer.uid != rustix::process::geteuid();
@@ -104,6 +105,22 @@ pub fn serve(settings: &Settings) -> Result<(), ServeError> {
         }
         other => other,
     }
+}
+
+/// Opens the root and puts up the launcher's own walls.
+fn open(settings: &Settings, root: Root, cgroups: Option<&Cgroups>) -> Result<Session, ServeError> {
+    let workspace = |cause| ServeError::Workspace { path: settings.workspace.clone(), cause };
+    let session = Session::open(&settings.workspace, root, settings.private_tmp).map_err(workspace)?;
+    confine_launcher(&session, cgroups)?;
+    Ok(session)
+}
+
+/// Tells the client why it is not served, so that the reason is in the agent's log and not only in this process'.
+fn refuse(mut client: &UnixStream, why: ServeError) -> ServeError {
+    let refusal = Reply::Failed { failure: Failure::Broken(why.to_string()) };
+    // silent-ok: the reason itself is what is given back
+    let _ = wire::start(&refusal, 0).and_then(|frame| client.write_all(&frame));
+    why
 }
 
 /// What the launcher asks of the kernel for itself, before anything else.

@@ -60,14 +60,12 @@ impl Temporary {
     /// Makes a new one, and clears away what killed launchers left.
     fn make(parent: &Path) -> io::Result<Self> {
         make(parent)?;
-        for entry in fs::read_dir(parent)?.flatten() {
-            let abandoned = directory(&entry.path())
-                .is_ok_and(|there| flock(&there, FlockOperation::NonBlockingLockExclusive).is_ok());
-            if abandoned {
-                // silent-ok: the next connection tries again
-                let _ = fs::remove_dir_all(entry.path());
-            }
+        let all = directory(parent)?;
+        // Whoever clears away is alone, so that nobody's new directory is taken for an abandoned one.
+        if flock(&all, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            clear_away(parent)?;
         }
+        flock(&all, FlockOperation::LockShared)?;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let path = parent.join(format!("{}-{}", std::process::id(), now.as_nanos()));
         DirBuilder::new().mode(0o700).create(&path)?;
@@ -75,6 +73,19 @@ impl Temporary {
         flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Self { path, directory, own: true })
     }
+}
+
+/// Removes the directories that no living launcher has locked.
+fn clear_away(parent: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(parent)?.flatten() {
+        let abandoned =
+            directory(&entry.path()).is_ok_and(|there| flock(&there, FlockOperation::NonBlockingLockExclusive).is_ok());
+        if abandoned {
+            // silent-ok: the next connection tries again
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Temporary {

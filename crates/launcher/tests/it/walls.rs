@@ -2,6 +2,7 @@
 
 use crate::session::{CHAT, Workspace, run, until};
 use baal_launcher::Root;
+use baal_launcher::client::{CallError, Launcher};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -70,7 +71,6 @@ fn a_client_that_talks_nonsense_is_sent_away() {
         frame("{}"),
         frame(r#"{"ask":"read","path":"x","max_bytes":1}"#),
         frame(r#"{"ask":"hello","version":1,"root":"../owner"}"#),
-        frame(r#"{"ask":"hello","version":99,"root":"owner"}"#),
         frame(r#"{"ask":"hello","version":1,"root":"owner"}"#)[..20].to_vec(),
     ] {
         let workspace = Workspace::new();
@@ -84,6 +84,17 @@ fn a_client_that_talks_nonsense_is_sent_away() {
         assert!(!child.wait().unwrap().success());
         assert!(!workspace.base().exists(), "nothing was made for {said:?}");
     }
+}
+
+#[tokio::test]
+async fn why_a_connection_is_not_served_is_told() {
+    let workspace = Workspace::new();
+    std::fs::write(workspace.base(), "a file where the directory should be").unwrap();
+    let told = workspace.launcher().open(&Root::Owner).await.unwrap_err();
+    assert!(matches!(told, CallError::Unavailable(_)));
+    assert!(told.to_string().contains("the workspace"), "{told}");
+    let missing = Launcher::Socket(workspace.outside().join("none.sock")).open(&Root::Owner).await;
+    assert!(matches!(missing, Err(CallError::Unavailable(_))));
 }
 
 #[test]
