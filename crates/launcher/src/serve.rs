@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a client may take for a frame that is awaited: its first, and one that has begun while a command runs.
 pub(crate) const FRAME: Duration = Duration::from_secs(10);
@@ -23,6 +23,8 @@ pub(crate) const FRAME: Duration = Duration::from_secs(10);
 const UNREAD: Duration = Duration::from_secs(60);
 /// How many more processes and threads a command may have than its user has already.
 const PROCESSES: u64 = 512;
+/// How long a count of the user's processes is good enough for that; counting takes milliseconds.
+const COUNT: Duration = Duration::from_secs(30);
 
 /// How the launcher is set up.
 #[derive(Debug)]
@@ -95,7 +97,7 @@ pub fn serve(settings: &Settings) -> Result<(), ServeError> {
 
     client.set_read_timeout(None)?;
     let other_user = peer.uid != rustix::process::geteuid();
-    let mut server = Server { client, session, cgroups, other_user };
+    let mut server = Server { client, session, cgroups, other_user, processes: None };
     match server.requests() {
         // The client may go whenever it likes.
         Err(ServeError::Connection(e))
@@ -158,6 +160,8 @@ struct Server {
     cgroups: Option<Cgroups>,
     /// Whoever asks is another user than this process.
     other_user: bool,
+    /// How many processes this user had, and when.
+    processes: Option<(u64, Instant)>,
 }
 
 impl Server {
@@ -263,6 +267,8 @@ impl Server {
         let cgroup = self.cgroups.as_mut().map(Cgroups::make).transpose();
         let cgroup = cgroup.map_err(|e| ServeError::System("a command's cgroup", e))?;
         let processors = std::thread::available_parallelism().map_or(1, |number| number.get() as u64);
+        let counted = self.processes.filter(|(_, when)| when.elapsed() < COUNT);
+        let (count, _) = *self.processes.insert(counted.unwrap_or_else(|| (processes::of_this_user(), Instant::now())));
         let files = &self.session.files;
         let order = Order {
             root: files.path.clone(),
@@ -273,7 +279,7 @@ impl Server {
             cgroup: cgroup.as_ref().map(|cgroup| cgroup.path.clone()),
             limits: Limits {
                 seconds: (timeout.as_secs() + 1) * processors + 5,
-                processes: processes::of_this_user() + PROCESSES,
+                processes: count + PROCESSES,
                 memory: machine_memory() / 4 * 3,
             },
             task,

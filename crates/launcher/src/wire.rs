@@ -219,6 +219,7 @@ pub struct Frame {
 }
 
 impl Frame {
+    #[cfg(feature = "client")]
     pub(crate) fn new(head: Vec<u8>, body: Vec<u8>) -> Self {
         Self { head, body }
     }

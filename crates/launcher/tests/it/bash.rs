@@ -111,22 +111,25 @@ async fn usual_programs_work() {
 #[tokio::test]
 async fn programs_that_are_installed_work() {
     let workspace = Workspace::new();
-    let session = &mut workspace.open(Root::Owner).await;
-    for (program, command, expected) in [
-        (
-            "git",
-            "git init -q r && cd r && git -c user.name=a -c user.email=b commit -q --allow-empty -m m && git log --format=%s",
-            "m",
-        ),
-        ("gcc", "echo 'int main(){return 0;}' > a.c && gcc a.c -o a && ./a && echo built", "built"),
-        ("node", "node -e 'console.log(require(\"child_process\").execSync(\"echo n\").toString().trim())'", "n"),
-        ("sqlite3", "sqlite3 d.db 'create table t(a); insert into t values(5); select a from t'", "5"),
-        ("perl", "perl -e 'print \"p\\n\"'", "p"),
-        ("curl", "curl -sS -o /dev/null http://127.0.0.1:1 2>&1 | grep -c 'connect'", "1"),
-    ] {
-        let there = run(session, &format!("command -v {program}")).await;
-        if there.code() == 0 {
-            run(session, command).await.says(expected);
+    // A visitor's shell is the narrower one: it sees no processes.
+    for root in [Root::Owner, CHAT] {
+        let session = &mut workspace.open(root).await;
+        for (program, command, expected) in [
+            (
+                "git",
+                "git init -q r && cd r && git -c user.name=a -c user.email=b commit -q --allow-empty -m m && git log --format=%s",
+                "m",
+            ),
+            ("gcc", "echo 'int main(){return 0;}' > a.c && gcc a.c -o a && ./a && echo built", "built"),
+            ("node", "node -e 'console.log(require(\"child_process\").execSync(\"echo n\").toString().trim())'", "n"),
+            ("sqlite3", "sqlite3 d.db 'create table t(a); insert into t values(5); select a from t'", "5"),
+            ("perl", "perl -e 'print \"p\\n\"'", "p"),
+            ("curl", "curl -sS -o /dev/null http://127.0.0.1:1 2>&1 | grep -c 'connect'", "1"),
+        ] {
+            let there = run(session, &format!("command -v {program}")).await;
+            if there.code() == 0 {
+                run(session, command).await.says(expected);
+            }
         }
     }
 }

@@ -61,7 +61,7 @@ async fn nothing_outside_of_the_root_is_read() {
         format!("mv {base}/owner/secret mine && cat mine"),
         format!("ln -s {base}/owner owner && cat owner/secret"),
         format!("cat /proc/self/root{elsewhere}/secret"),
-        format!("cat /proc/self/cwd/../../owner/secret"),
+        "cat /proc/self/cwd/../../owner/secret".into(),
         format!("cat /proc/{}/root{elsewhere}/secret", std::process::id()),
         format!("cat /dev/fd/../root{elsewhere}/secret"),
         format!("python3 -c 'import os; os.chdir(\"{elsewhere}\"); print(open(\"secret\").read())'"),

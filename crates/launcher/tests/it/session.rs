@@ -50,7 +50,7 @@ impl Workspace {
         std::fs::create_dir_all(self.base()).unwrap();
         let program = self.directory.path().join("on-small-disk");
         let script = format!(
-            "#!/bin/sh\nexec /usr/bin/unshare -rm /bin/sh -c '/bin/mount -t tmpfs -o size=120m,mode=700 none \"$3\" && exec {} \"$@\"' sh \"$@\"\n",
+            "#!/bin/sh\nexec /usr/bin/unshare -rm /bin/sh -c '/bin/mount -t tmpfs -o size=120m,nr_inodes=20000,mode=700 none \"$3\" && exec {} \"$@\"' sh \"$@\"\n",
             env!("CARGO_BIN_EXE_baal-tools")
         );
         std::fs::write(&program, script).unwrap();
