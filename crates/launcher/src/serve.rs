@@ -178,6 +178,7 @@ impl Server {
             Ok(request) => request,
             Err(e) => return self.fail(Failure::Invalid(format!("the request cannot be read: {e}"))),
         };
+        self.session.close();
         let files = &mut self.session.files;
         let done = match request {
             Request::Hello { .. } => Err(Failure::Invalid("hello was said already".into())),

@@ -3,7 +3,7 @@
 
 use crate::Root;
 use crate::files::Files;
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, fchmod, flock, openat};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,6 +22,8 @@ pub struct Session {
     /// A file of this user that is outside of the root; no command may open it.
     pub outside: PathBuf,
     pub temporary: Temporary,
+    /// The root and what leads to it.
+    closed: Vec<OwnedFd>,
 }
 
 impl Session {
@@ -42,8 +44,19 @@ impl Session {
         } else {
             Temporary::make(&base.join(TEMPORARY))?
         };
+        let closed = path.ancestors().take_while(|above| above.starts_with(&base)).map(directory);
+        let closed = closed.collect::<io::Result<_>>()?;
         let files = Files::new(root, path.clone(), directory(&path)?, lock);
-        Ok(Self { files, outside, temporary })
+        Ok(Self { files, outside, temporary, closed })
+    }
+
+    /// Gives the root and what leads to it their mode back. A command may have changed it, of its own root and of any
+    /// directory of its user whose path it knows: Landlock knows nothing of chmod.
+    pub fn close(&self) {
+        for directory in &self.closed {
+            // silent-ok: whoever then finds it closed is told so
+            let _ = fchmod(directory, Mode::RWXU);
+        }
     }
 }
 
@@ -98,8 +111,7 @@ impl Drop for Temporary {
     }
 }
 
-/// Makes a directory that is this user's alone. One that is there is made so again: a command of the same user may have
-/// changed the mode even of what it cannot open (Landlock knows nothing of chmod).
+/// Makes a directory that is this user's alone; one that is there is made so again.
 fn make(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o700))

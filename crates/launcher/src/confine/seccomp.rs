@@ -110,6 +110,16 @@ const FORBIDDEN: &[c_long] = &[
 const UNKNOWN: &[c_long] =
     &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
+/// Extended attributes and access lists by path, which Landlock does not know; programs do without (EOPNOTSUPP).
+const ATTRIBUTES: &[c_long] = &[
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    463, // setxattrat
+    466, // removexattrat
+];
+
 /// `ioctl` requests that work like `fallocate`: FS_IOC_RESVSP, FS_IOC_RESVSP64, FS_IOC_ZERO_RANGE.
 const PREALLOCATING: &[u64] = &[0x4030_5828, 0x4030_582a, 0x4030_5839];
 /// `ioctl` requests that type into a terminal (TIOCSTI, TIOCLINUX), or send signals to whom one likes (FIOSETOWN,
@@ -144,6 +154,7 @@ pub fn enter() -> Result<(), SeccompError> {
 
     // Space taken at one blow would be gone before the watch on the disk looks again.
     let mut unsupported = Rules::from([(libc::SYS_fallocate, Vec::new())]);
+    unsupported.extend(ATTRIBUTES.iter().map(|call| (*call, Vec::new())));
     unsupported.insert(libc::SYS_ioctl, either(PREALLOCATING.iter().map(|request| equal(1, *request)))?);
     apply(unsupported, libc::EOPNOTSUPP)?;
     only_native_calls()

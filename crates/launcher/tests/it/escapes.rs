@@ -230,6 +230,7 @@ async fn setuid_programs_gain_nothing_and_no_capability_is_left() {
 #[tokio::test]
 async fn space_cannot_be_taken_at_one_blow() {
     run_as_owner("fallocate -l 1M f").await.fails();
+    run_as_owner("touch f; python3 -c 'import os; os.setxattr(\"f\", \"user.a\", b\"1\")'").await.fails();
     // The C library writes zeros instead.
     run_as_owner(
         "python3 -c 'import os; os.posix_fallocate(os.open(\"f\", os.O_CREAT|os.O_RDWR), 0, 100000)'; stat -c %s f",

@@ -43,6 +43,22 @@ async fn the_directories_are_the_tools_users_alone() {
     }
 }
 
+/// Landlock does not keep a command from changing modes, so the launcher changes them back.
+#[tokio::test]
+async fn a_command_that_closes_the_directories_locks_nobody_out() {
+    let workspace = Workspace::new();
+    let mut visitor = workspace.open(CHAT).await;
+    // Just these: above the base lies what is not this test's.
+    let close = "base=$(cd ../.. && pwd) && [ \"${base##*/}\" = workspace ] && chmod 000 . \"$base/chats\" \"$base/owner\" \"$base\"";
+    drop(workspace.open(Root::Owner).await);
+    run(&mut visitor, close).await.says("");
+    visitor.write("f", b"x", None).await.unwrap();
+    run(&mut visitor, close).await.says("");
+    let mut owner = workspace.open(Root::Owner).await;
+    owner.write("f", b"y", None).await.unwrap();
+    run(&mut visitor, "cat f").await.says("x");
+}
+
 /// A launcher with a client that speaks by hand.
 fn raw(workspace: &Workspace) -> (Child, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
