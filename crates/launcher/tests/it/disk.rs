@@ -16,7 +16,7 @@ async fn a_command_that_fills_the_disk_is_ended_and_one_can_tidy_up() {
     let mut session = launcher.open(&Root::Owner).await.unwrap();
     session.write("before", b"x", None).await.unwrap();
     // In pieces, as one would fill a disk that is larger than what is written between two looks.
-    let fill = "for i in $(seq 1000); do head -c 2M /dev/zero >> fill || exit; sleep 0.03; done";
+    let fill = "for i in $(seq 1000); do head -c 1M /dev/zero >> fill || exit; sleep 0.05; done";
     let ran = run_for(&mut session, fill, Duration::from_secs(30)).await;
     assert_eq!(ran.exit.ending, Ending::DiskFull, "{ran:?}");
     assert!(matches!(failure(session.write("after", b"x", None).await), Failure::NoSpace(_)));
@@ -34,7 +34,7 @@ async fn a_command_that_takes_all_inodes_is_ended() {
         return;
     };
     let mut session = launcher.open(&Root::Owner).await.unwrap();
-    let fill = "python3 -c 'import time\nfor i in range(10**7):\n  open(str(i), \"w\").close()\n  if i % 2000 == 0: time.sleep(0.02)'";
+    let fill = "python3 -c 'import time\nfor i in range(10**7):\n  open(str(i), \"w\").close()\n  if i % 200 == 0: time.sleep(0.05)'";
     let ran = run_for(&mut session, fill, Duration::from_secs(60)).await;
     assert_eq!(ran.exit.ending, Ending::DiskFull, "{ran:?}");
 }
