@@ -58,8 +58,10 @@ pub enum ServeError {
 /// The agent could not start.
 pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(), ServeError> {
     let mut lock = DirectoryLock::take(&config.db_path)?;
-    std::fs::create_dir_all(&config.workspace_path)
-        .map_err(|source| ServeError::Io { what: "the workspace directory cannot be made", source })?;
+    if config.tools_socket.is_none() {
+        std::fs::create_dir_all(&config.workspace_path)
+            .map_err(|source| ServeError::Io { what: "the workspace directory cannot be made", source })?;
+    }
     let (store, writer) = Store::open(&config.db_path).await?;
     let model = Client::new(
         &config.libertai_api_base_url,
@@ -74,17 +76,18 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
         max_tool_iterations: config.max_tool_iterations,
     };
     let rules = Rules::new(&config);
-    let tools = Toolbox::new(Arc::new(Services::new(&config, store.clone())));
+    let services = Arc::new(Services::new(&config, store.clone()));
     let port = config.port;
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|source| ServeError::Listen { port, source })?;
     let address = listener.local_addr().map_err(|source| ServeError::Listen { port, source })?;
 
-    let turns = Scheduler::new(store.clone(), model, persona, tools, rules, shutdown.clone());
+    let turns = Scheduler::new(store.clone(), model, persona, Toolbox::new(services.clone()), rules, shutdown.clone());
     turns.resume().await?;
     let app = App {
         store: store.clone(),
         turns: turns.clone(),
+        walls: services.walls.clone(),
         agent_name: config.agent_name.into(),
         secret: Arc::new(SecretString::from(config.agent_secret)),
         shutdown: shutdown.clone(),
@@ -92,6 +95,9 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
     lock.tell(address).map_err(|source| ServeError::Io { what: "the lock file cannot be written", source })?;
     info!(%address, model = %config.model, "agent listening");
 
+    let probe = services.walls.clone().probe(services.launcher.clone(), address.port(), shutdown.clone());
+    drop(services);
+    tokio::spawn(probe);
     let forgetting = tokio::spawn(forget_old_events(store.clone(), shutdown.clone()));
     let stopping = shutdown.clone();
     let server = tokio::spawn(

@@ -215,6 +215,20 @@ pub struct Version {
     /// Optional parts that it speaks.
     #[serde(default)]
     pub features: Vec<String>,
+    /// What keeps its tools from what is not theirs; absent as long as it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub walls: Option<Walls>,
+}
+
+/// The walls around an agent's tools.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Walls {
+    /// All of them are enforced.
+    pub complete: bool,
+    /// What is not, in words.
+    pub missing: Vec<String>,
+    /// The owner has a shell.
+    pub bash: bool,
 }
 
 /// Answer of `GET /turns/{turn_id}`; 404 means that the turn was never accepted.

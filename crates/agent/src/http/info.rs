@@ -13,9 +13,10 @@ pub(super) async fn health(State(app): State<App>) -> Result<Json<Health>, Failu
     Ok(Json(Health { status: "ok".into(), agent_name: app.agent_name.to_string() }))
 }
 
-pub(super) async fn version() -> Json<Version> {
-    let features = ["turns", "stream"].map(str::to_owned).to_vec();
-    Json(Version { version: env!("CARGO_PKG_VERSION").into(), protocol: PROTOCOL, features })
+pub(super) async fn version(State(app): State<App>) -> Json<Version> {
+    let features = ["turns", "stream", "steer", "tools"].map(str::to_owned).to_vec();
+    let walls = app.walls.found();
+    Json(Version { version: env!("CARGO_PKG_VERSION").into(), protocol: PROTOCOL, features, walls })
 }
 
 /// Nothing speaks unasked yet, so nothing ever waits.

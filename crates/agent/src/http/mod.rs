@@ -8,6 +8,7 @@ mod info;
 mod turns;
 
 use crate::store::Store;
+use crate::tools::Walls;
 use crate::turns::Scheduler;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -33,6 +34,8 @@ pub struct App {
     pub store: Store,
     /// Runs turns.
     pub turns: Scheduler,
+    /// What is known of the walls around the tools.
+    pub walls: Walls,
     /// Display name.
     pub agent_name: Arc<str>,
     /// The bearer secret of callers.

@@ -9,14 +9,16 @@ use uuid::Uuid;
 /// Commits that a reader may be behind before it has to read the database.
 const BEHIND: usize = 64;
 
+type Senders = HashMap<Uuid, broadcast::Sender<Arc<[Event]>>>;
+
 /// Those who watch, by turn; a turn that nobody watches has no entry.
 #[derive(Clone, Default)]
 pub(super) struct Watchers {
-    by_turn: Arc<Mutex<HashMap<Uuid, broadcast::Sender<Arc<[Event]>>>>>,
+    by_turn: Arc<Mutex<Senders>>,
 }
 
 impl Watchers {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, broadcast::Sender<Arc<[Event]>>>> {
+    fn lock(&self) -> MutexGuard<'_, Senders> {
         self.by_turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -2,16 +2,24 @@
 //!
 //! One file per tool. A new one is a file with a [`Tool`] in it and a line in the registry.
 
+mod bash;
+mod edit_file;
 mod excerpt;
+mod list_dir;
+mod read_file;
 mod registry;
 mod services;
-pub mod web_fetch;
-pub mod web_search;
+mod walls;
+mod web_fetch;
+mod web_search;
 mod who;
+mod workspace;
+mod write_file;
 
 pub use excerpt::head_and_tail;
 pub use registry::{Offer, Toolbox};
 pub use services::Services;
+pub use walls::Walls;
 pub use who::{HEARTBEAT_CHAT, Rules, SUBAGENT_CHAT, TurnKind, Who};
 
 use crate::turns::Scheduler;

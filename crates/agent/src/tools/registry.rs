@@ -1,18 +1,26 @@
 //! All tools, and which of them a turn is offered.
 
-use super::{Services, Tool, Who, web_fetch, web_search};
+use super::{Services, Tool, Who};
+use super::{bash, edit_file, list_dir, read_file, web_fetch, web_search, write_file};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// All tools, in the order in which models are told of them.
-const TOOLS: &[&Tool] = &[&web_fetch::TOOL, &web_search::TOOL];
+const TOOLS: &[&Tool] = &[
+    &bash::TOOL,
+    &read_file::TOOL,
+    &write_file::TOOL,
+    &edit_file::TOOL,
+    &list_dir::TOOL,
+    &web_fetch::TOOL,
+    &web_search::TOOL,
+];
 
 /// The tools of this agent.
 pub struct Toolbox {
     services: Arc<Services>,
-    tools: Vec<&'static Tool>,
     /// By which of the tools are in it: the same tools are described in the same bytes, which lets services reuse their work.
     offers: Mutex<HashMap<Vec<bool>, Arc<Offer>>>,
 }
@@ -24,10 +32,9 @@ pub struct Offer {
 }
 
 impl Toolbox {
-    /// Those tools that are there.
+    /// All tools, with what they work with.
     pub fn new(services: Arc<Services>) -> Self {
-        let tools = TOOLS.iter().copied().filter(|tool| (tool.available)(&services)).collect();
-        Self { services, tools, offers: Mutex::default() }
+        Self { services, offers: Mutex::default() }
     }
 
     /// What tools work with.
@@ -36,14 +43,18 @@ impl Toolbox {
     }
 
     /// What a turn may use.
-    pub fn offer(&self, who: &Who) -> Arc<Offer> {
-        let chosen: Vec<bool> = self.tools.iter().map(|tool| who.may_use(tool.name, tool.access)).collect();
+    pub async fn offer(&self, who: &Who) -> Arc<Offer> {
+        let may_use = |tool: &Tool| who.may_use(tool.name, tool.access);
+        if may_use(&bash::TOOL) {
+            self.services.walls.settled().await;
+        }
+        let chosen: Vec<bool> = TOOLS.iter().map(|tool| may_use(tool) && (tool.available)(&self.services)).collect();
         let mut offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(offer) = offers.get(&chosen) {
             return offer.clone();
         }
         let tools: Vec<&'static Tool> =
-            self.tools.iter().zip(&chosen).filter(|(_, chosen)| **chosen).map(|(tool, _)| *tool).collect();
+            TOOLS.iter().zip(&chosen).filter(|(_, chosen)| **chosen).map(|(tool, _)| *tool).collect();
         let described = describe(&tools);
         let offer = Arc::new(Offer { tools, described });
         offers.insert(chosen, offer.clone());

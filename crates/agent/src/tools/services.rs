@@ -1,14 +1,25 @@
 //! What tools work with.
 
+use super::Walls;
 use crate::store::Store;
 use crate::web::{Brave, Dns, Fetcher, Policy};
+use baal_launcher::client::Launcher;
 use baal_protocol::AgentConfig;
 use secrecy::SecretString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// This very program, also where another version has taken its place on the disk.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// What tools work with.
 pub struct Services {
     /// The database.
     pub store: Store,
+    /// The way to the files and the shell.
+    pub launcher: Arc<Launcher>,
+    /// What keeps tools from what is not theirs.
+    pub walls: Walls,
     /// Reads the web.
     pub fetcher: Fetcher,
     /// Searches it, where there is a key.
@@ -23,6 +34,11 @@ impl Services {
         let dns = Dns::system();
         let brave = config.brave_api_key.as_ref();
         let brave = brave.map(|key| Brave::new(&config.brave_api_url, SecretString::from(key.clone()), dns.clone()));
-        Self { store, fetcher: Fetcher::new(policy, dns), brave }
+        let launcher = match &config.tools_socket {
+            Some(socket) => Launcher::Socket(socket.clone()),
+            None => Launcher::Child { program: PathBuf::from(OWN_PROGRAM), workspace: config.workspace_path.clone() },
+        };
+        let walls = Walls::unknown(config.bash_without_walls);
+        Self { store, launcher: Arc::new(launcher), walls, fetcher: Fetcher::new(policy, dns), brave }
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn run(
         stop.cancel();
     }
     let who = shared.rules.who(&request, kind, deliver_to);
-    let offer = shared.tools.offer(&who);
+    let offer = shared.tools.offer(&who).await;
     let max_rounds = match kind {
         TurnKind::Subagent => shared.persona.max_tool_iterations.min(SUBAGENT_ROUNDS),
         _ => shared.persona.max_tool_iterations,

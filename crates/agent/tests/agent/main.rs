@@ -6,4 +6,5 @@ mod process;
 mod restart;
 mod storage;
 mod support;
+mod tools;
 mod turns;

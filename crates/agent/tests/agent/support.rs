@@ -44,8 +44,31 @@ impl Model {
         self.sim.add_script(serde_json::from_value::<Script>(script).expect("a script"));
     }
 
+    /// The messages of the newest request.
+    pub fn last_messages(&self) -> Vec<Value> {
+        let requests = self.sim.requests();
+        requests.last().expect("asked")["messages"].as_array().expect("messages").clone()
+    }
+
+    /// What the calls of the conversation brought, as the model last saw it.
+    pub fn results(&self) -> Vec<String> {
+        let messages = self.last_messages();
+        let results = messages.iter().filter(|message| message["role"] == "tool");
+        results.map(|message| message["content"].as_str().expect("a text").to_owned()).collect()
+    }
+
     pub async fn wait_until_asked(&self, message: &str, times: u64) {
         wait_until("the model is asked", async || self.sim.times_asked(message) >= times).await;
+    }
+}
+
+impl Drop for Model {
+    /// Whatever a test is about, the conversation must be as services want it.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let violations = self.sim.violations();
+            assert!(violations.is_empty(), "{violations:#?}");
+        }
     }
 }
 
