@@ -1,0 +1,37 @@
+#!/bin/bash
+# Removes the Baal agent from this machine. Run as root:
+#
+#   uninstall.sh           program and units; conversations, configuration, files and users stay
+#   uninstall.sh --purge   those as well
+set -euo pipefail
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+case ${1:-} in
+    '' | --purge) ;;
+    *) echo "usage: uninstall.sh [--purge]" >&2; exit 2 ;;
+esac
+[ "$(id -u)" = 0 ] || { echo "uninstall: run this as root" >&2; exit 1; }
+
+# The socket before the firewall: nothing may run without it.
+for unit in baal-agent.service baal-tools.socket baal-tools.slice baal-tools-firewall.service; do
+    systemctl disable --quiet --now "$unit" 2>/dev/null || true
+done
+nft delete table inet baal_tools 2>/dev/null || true
+for unit in baal-agent.service baal-tools.socket baal-tools@.service baal-tools.slice baal-tools-firewall.service; do
+    rm -f "/etc/systemd/system/$unit"
+done
+systemctl daemon-reload
+rm -f /usr/local/bin/baal-agent
+rm -rf /usr/local/lib/baal
+echo "uninstall: program and units are gone"
+
+if [ "${1:-}" = --purge ]; then
+    rm -rf /var/lib/baal-agent /var/lib/baal-tools
+    for user in baal-agent baal-tools; do
+        ! getent passwd "$user" >/dev/null || userdel "$user"
+    done
+    for file in /etc/cron.deny /etc/at.deny; do
+        [ ! -e "$file" ] || sed -i '/^baal-tools$/d' "$file"
+    done
+    echo "uninstall: conversations, configuration, files and users are gone"
+fi
