@@ -1,6 +1,6 @@
 # `make` alone lists the targets. CARGO_TARGET_DIR is cargo's own and respected everywhere.
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap build demo test lint generated bench-agent
+.PHONY: help bootstrap build agent demo test e2e e2e-qemu lint generated bench-agent
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -8,6 +8,16 @@ help: ## Show this list
 build: ## Build all programs
 	scripts/bootstrap demo
 	cargo build --workspace --bins
+
+# For machines of this kind. With --target the flags are not those of build scripts and procedural macros, which can't be
+# static.
+AGENT_TARGET = $(shell rustc -vV | sed -n 's/^host: //p')
+agent: ## Build the agent for VMs: one static file that runs on any Linux of this architecture
+	scripts/bootstrap build
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile agent -p baal-agent --target $(AGENT_TARGET)
+	@file="$${CARGO_TARGET_DIR:-target}/$(AGENT_TARGET)/agent/baal-agent"; size=$$(stat -c %s "$$file"); \
+	echo "$$file: $$((size / 1000)) kB"; \
+	if [ "$$size" -gt 12000000 ]; then echo "make agent: larger than 12 MB; find out why" >&2; exit 1; fi
 
 demo: build ## Run everything on this machine and chat with it in the browser; Ctrl-C stops it
 	@# Not `cargo run`, which resolves other features for one package than for all and so would compile again.
@@ -19,6 +29,16 @@ test: ## Run every test
 	@# resolve the same features and nothing is built twice.
 	cargo build --workspace --all-targets
 	cargo test --workspace
+
+e2e: agent ## Install the agent on a fake VM (a container with systemd) and attack it
+	scripts/bootstrap e2e
+	cargo build -p baal-simulators
+	cargo test -p baal-e2e --features e2e -- --nocapture
+
+e2e-qemu: agent ## The same on a real VM with Debian 12's kernel: slow, for releases
+	scripts/bootstrap e2e
+	cargo build -p baal-simulators
+	E2E_VM=qemu cargo test -p baal-e2e --features e2e -- --nocapture
 
 lint: ## Check formatting and lints
 	cargo fmt --check

@@ -1,0 +1,9 @@
+//! A Debian machine with the agent installed as on a VM, and a model that says what a test prescribes.
+
+mod machine;
+mod rig;
+mod table;
+
+pub use machine::Machine;
+pub use rig::{Rig, Said, Speaker, ToolCall, Turn};
+pub use table::{Row, Table};
