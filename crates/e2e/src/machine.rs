@@ -110,6 +110,8 @@ impl Machine {
         let ssh = Command::new(script())
             .args(["ssh", &self.name, "-N", "-o", "ExitOnForwardFailure=yes", "-L", &way])
             .stdin(Stdio::null())
+            // It has something to say when the machine goes.
+            .stderr(Stdio::null())
             .spawn()?;
         let tunnel = Tunnel { ssh, port };
         let deadline = Instant::now() + Duration::from_secs(20);

@@ -52,7 +52,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack::new("the server at localhost, by name and redirect", "curl -sS -m 3 http://near.e2e:8080/health; curl -sSL -m 3 'http://198.51.100.1/?to=http://127.0.0.1:8080/health'"),
     Attack::new("the server at 0.0.0.0 and 127.1", "curl -sS -m 3 http://0.0.0.0:8080/health; curl -sS -m 3 http://127.1:8080/health"),
     Attack::new("the server, by MPTCP", "python3 -c '\nimport socket\ns = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262); s.settimeout(3); s.connect((\"127.0.0.1\", 8080))\ns.send(b\"GET /health HTTP/1.0\\r\\n\\r\\n\"); print(s.recv(2000))'"),
-    Attack::new("the server, by fast open", "python3 -c '\nimport socket\ns = socket.socket(); s.settimeout(3); s.sendto(b\"GET /health HTTP/1.0\\r\\n\\r\\n\", 0x20000000, (\"127.0.0.1\", 8080)); print(s.recv(2000))'"),
+    Attack::new("the server, by fast open", "timeout 3 python3 -c '\nimport socket\ns = socket.socket(); s.sendto(b\"GET /health HTTP/1.0\\r\\n\\r\\n\", 0x20000000, (\"127.0.0.1\", 8080)); print(s.recv(2000))'"),
     // Containers have no IPv6, so root may have no success.
     Attack::untried("a local service at ::1", "curl -sS -m 3 'http://[::1]:9091/'"),
     Attack::new("a local service at the machine's own address", "curl -sS -m 3 http://203.0.113.1:9091/"),
