@@ -101,11 +101,18 @@ P"#,
         .checked("! grep -q stolen {victim}"),
     Attack::untried("delete another chat's file", "rm -rf \"$(dirname {victim})\"; rm -f {victim}")
         .checked("test -e {victim}"),
+    // As another user: the directory above stays closed, whatever the modes below.
     Attack::untried(
         "open the workspaces to all",
-        "chmod 777 .. && breach; chmod 777 ../.. && breach; chmod 777 /var/lib/baal-tools/workspace && breach",
+        "chmod 777 . .. ../.. \"$(dirname {victim})\" {victim} /var/lib/baal-tools",
     )
-    .checked("test \"$(stat -c %a /var/lib/baal-tools/workspace)\" = 700"),
+    .checked("! setpriv --reuid nobody --regid nogroup --clear-groups cat {victim}; chmod 600 {victim}"),
+    Attack::untried(
+        "spoil another chat's file by its mode",
+        "chmod 000 {victim} && breach; chmod 000 \"$(dirname {victim})\" && breach",
+    )
+    .checked("[ \"$(stat -c %a {victim})\" = 600 ]"),
+    Attack::new("find out about another chat's file", "stat {victim} && breach; [ -e {victim} ] && breach"),
     Attack::untried(
         "notes of another chat in /tmp and /dev/shm",
         "for d in /tmp /var/tmp /dev/shm; do echo note > $d/note-of-$$; ls -A $d | grep note-of | grep -v note-of-$$ && breach $d; done; true",
