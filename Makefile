@@ -32,17 +32,16 @@ test: ## Run every test
 
 e2e: agent ## Install the agent on a fake VM (a container with systemd) and attack it
 	scripts/bootstrap e2e
-	cargo build -p baal-simulators
 	cargo test -p baal-e2e --features e2e -- --nocapture
 
 e2e-qemu: agent ## The same on a real VM with Debian 12's kernel: slow, for releases
 	scripts/bootstrap e2e
-	cargo build -p baal-simulators
 	E2E_VM=qemu cargo test -p baal-e2e --features e2e -- --nocapture
 
 lint: ## Check formatting and lints
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p baal-e2e --all-targets --features e2e -- -D warnings
 
 bench-agent: ## Measure the agent: start, memory, turns a second, long conversations
 	cargo build --release -p baal-agent
