@@ -25,6 +25,15 @@ pub struct NewTurn {
     pub deliver_to: Option<String>,
 }
 
+impl NewTurn {
+    /// A turn that no person's message begins. Its request names the chat, `subagent:…` or `heartbeat`, and in `sender` whose
+    /// rights it has.
+    pub fn background(kind: TurnKind, request: ChatRequest, deliver_to: String) -> Self {
+        // Nobody can ask for it again, so nothing is compared.
+        Self { id: Uuid::new_v4(), body_sha256: [0; 32], request, kind, deliver_to: Some(deliver_to) }
+    }
+}
+
 /// What became of a turn that was to be taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {

@@ -55,8 +55,7 @@ impl Toolbox {
         }
         let tools: Vec<&'static Tool> =
             TOOLS.iter().zip(&chosen).filter(|(_, chosen)| **chosen).map(|(tool, _)| *tool).collect();
-        let described = describe(&tools);
-        let offer = Arc::new(Offer { tools, described });
+        let offer = Arc::new(Offer::of(tools));
         offers.insert(chosen, offer.clone());
         offer
     }
@@ -77,6 +76,12 @@ fn describe(tools: &[&Tool]) -> Option<Box<RawValue>> {
 }
 
 impl Offer {
+    /// These tools.
+    pub fn of(tools: Vec<&'static Tool>) -> Self {
+        let described = describe(&tools);
+        Self { tools, described }
+    }
+
     /// A tool by its name.
     pub fn find(&self, name: &str) -> Option<&'static Tool> {
         self.tools.iter().copied().find(|tool| tool.name == name)
@@ -90,5 +95,29 @@ impl Offer {
     /// Their names, for who looks for one that isn't there.
     pub fn names(&self) -> String {
         self.tools.iter().map(|tool| tool.name).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn services_can_be_told_of_every_tool() {
+        let names: HashSet<&str> = TOOLS.iter().map(|tool| tool.name).collect();
+        assert_eq!(names.len(), TOOLS.len(), "two tools of one name");
+        let described = describe(TOOLS).expect("tools");
+        let described: Vec<serde_json::Value> = serde_json::from_str(described.get()).expect("JSON");
+        for tool in described {
+            let function = &tool["function"];
+            assert_eq!((&tool["type"], &function["parameters"]["type"]), (&json!("function"), &json!("object")));
+            let required = function["parameters"]["required"].as_array().cloned().unwrap_or_default();
+            let known =
+                |name: &serde_json::Value| !function["parameters"]["properties"][name.as_str().unwrap_or("")].is_null();
+            assert!(required.iter().all(known), "{function}");
+            assert!(function["description"].as_str().is_some_and(|text| !text.contains("  ")), "{function}");
+        }
+        assert!(describe(&[]).is_none());
     }
 }

@@ -174,3 +174,114 @@ fn arguments(written: &str) -> Result<Value, ToolError> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Client;
+    use crate::store::Store;
+    use crate::tools::{Access, Rules, Services, Tool, Toolbox, TurnKind};
+    use crate::turns::Persona;
+    use baal_protocol::{AgentConfig, Role};
+    use secrecy::SecretString;
+    use serde_json::json;
+    use std::sync::Arc;
+    use tempfile::TempDir;
+
+    const PLAIN: Tool = Tool {
+        name: "plain",
+        description: "",
+        parameters: || json!({"type": "object"}),
+        reads_only: true,
+        access: Access::Everyone,
+        available: |_| true,
+        run: |_, _| Box::pin(async { Ok(Output::text("fine")) }),
+    };
+    const PANICS: Tool = Tool { name: "panics", run: |_, _| panic!("as it must"), ..PLAIN };
+    const FATAL: Tool =
+        Tool { name: "fatal", run: |_, _| Box::pin(async { Err(ToolError::Fatal("no disk".into())) }), ..PLAIN };
+    const ENDLESS: Tool =
+        Tool { name: "endless", run: |_, _| Box::pin(async { Ok(Output::text("ä".repeat(100_000))) }), ..PLAIN };
+    const SILENT: Tool = Tool { name: "silent", run: |_, _| Box::pin(async { Ok(Output::default()) }), ..PLAIN };
+    const WRITES: Tool = Tool { name: "writes", reads_only: false, ..PLAIN };
+
+    fn calls(names: &[&str]) -> Vec<ToolCall> {
+        let call = |(at, name): (usize, &&str)| ToolCall {
+            id: at.to_string(),
+            name: (*name).to_owned(),
+            arguments: "{}".to_owned(),
+        };
+        names.iter().enumerate().map(call).collect()
+    }
+
+    async fn brought(names: &[&str]) -> Brought {
+        // An error only says that another test was first.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let directory = TempDir::new().expect("temp dir");
+        let (store, _writer) = Store::open(&directory.path().join("agent.db")).await.expect("a database");
+        let config = AgentConfig { workspace_path: directory.path().into(), ..AgentConfig::default() };
+        let services = Arc::new(Services::new(&config, store.clone()));
+        let model = Client::new("http://127.0.0.1:1/v1", "m", SecretString::from("k"), Duration::from_secs(1));
+        let persona = Persona {
+            agent_name: "Ada".into(),
+            system_prompt: String::new(),
+            max_history: 10,
+            max_tool_iterations: 10,
+        };
+        let rules = Rules::new(&config);
+        let (tools, stop) = (Toolbox::new(services), CancellationToken::new());
+        let scheduler = Scheduler::new(store, model.expect("a client"), persona, tools, rules, stop.clone());
+        let who = Who {
+            chat_id: "1".into(),
+            role: Role::Owner,
+            kind: TurnKind::Chat,
+            deliver_to: None,
+            visitor_tools: [].into(),
+        };
+        let offer = Offer::of(vec![&PLAIN, &PANICS, &FATAL, &ENDLESS, &SILENT, &WRITES]);
+        let round = Round {
+            scheduler: &scheduler,
+            who: &who,
+            offer: &offer,
+            position: 1,
+            turn_id: Uuid::nil(),
+            stream: false,
+            stop: &stop,
+        };
+        round.run(&calls(names)).await
+    }
+
+    #[tokio::test]
+    async fn a_tool_that_fails_badly_harms_no_other() {
+        let brought = brought(&["plain", "panics", "silent", "endless"]).await;
+        let texts: Vec<&str> = brought.results.iter().map(|result| result.text.as_str()).collect();
+        assert_eq!(texts[0], "fine");
+        assert!(texts[1].starts_with("Error: ") && brought.fatal.is_none(), "{}", texts[1]);
+        assert_eq!(texts[2], "(nothing)");
+        assert!(texts[3].chars().count() < MAX_RESULT + 100);
+        let ids: Vec<&str> = brought.results.iter().map(|result| result.call_id.as_str()).collect();
+        assert_eq!(ids, ["0", "1", "2", "3"]);
+    }
+
+    #[tokio::test]
+    async fn a_fatal_error_is_for_the_user() {
+        let brought = brought(&["fatal", "plain"]).await;
+        assert_eq!((brought.fatal.as_deref(), brought.results.len()), (Some("no disk"), 2));
+    }
+
+    #[test]
+    fn only_what_reads_runs_side_by_side() {
+        let offer = Offer::of(vec![&PLAIN, &WRITES]);
+        let sizes = |names: &[&str]| {
+            let calls = calls(names);
+            let (mut rest, mut sizes) = (&calls[..], Vec::new());
+            while !rest.is_empty() {
+                sizes.push(group(rest, &offer));
+                rest = &rest[group(rest, &offer)..];
+            }
+            sizes
+        };
+        assert_eq!(sizes(&["plain", "unknown", "writes", "writes", "plain"]), [2, 1, 1, 1]);
+        assert_eq!(sizes(&["writes"]), [1]);
+    }
+}
