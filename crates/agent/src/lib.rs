@@ -5,13 +5,14 @@
 
 pub mod clock;
 pub mod config;
+pub mod context;
 pub mod http;
 pub mod lock;
 pub mod model;
-pub mod prompt;
 pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod tools;
 pub mod turns;
 pub mod web;
+pub mod workspace;

@@ -1,11 +1,12 @@
 //! The whole agent: database, turns and HTTP, from start to shutdown.
 
+use crate::context::Contexts;
 use crate::http::{self, App};
 use crate::lock::{DirectoryLock, LockError};
 use crate::model::Client;
 use crate::store::{Store, StoreError};
 use crate::tools::{Rules, Services, Toolbox};
-use crate::turns::{Persona, Scheduler};
+use crate::turns::Scheduler;
 use baal_protocol::AgentConfig;
 use secrecy::SecretString;
 use std::io;
@@ -69,20 +70,23 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
         SecretString::from(config.libertai_api_key.clone()),
         Duration::from_secs(config.model_idle_timeout_seconds),
     )?;
-    let persona = Persona {
-        agent_name: config.agent_name.clone(),
-        system_prompt: config.system_prompt.clone(),
-        max_history: config.max_history,
-        max_tool_iterations: config.max_tool_iterations,
-    };
     let rules = Rules::new(&config);
     let services = Arc::new(Services::new(&config, store.clone()));
+    let contexts = Contexts::new(&config, store.clone(), model.clone(), services.workspaces.clone()).await?;
     let port = config.port;
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|source| ServeError::Listen { port, source })?;
     let address = listener.local_addr().map_err(|source| ServeError::Listen { port, source })?;
 
-    let turns = Scheduler::new(store.clone(), model, persona, Toolbox::new(services.clone()), rules, shutdown.clone());
+    let turns = Scheduler::new(
+        store.clone(),
+        model,
+        contexts,
+        config.max_tool_iterations,
+        Toolbox::new(services.clone()),
+        rules,
+        shutdown.clone(),
+    );
     turns.resume().await?;
     let app = App {
         store: store.clone(),
@@ -98,6 +102,7 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
     let probe = services.walls.clone().probe(services.launcher.clone(), address.port(), shutdown.clone());
     drop(services);
     tokio::spawn(probe);
+    let indexing = tokio::spawn(store.clone().keep_index(shutdown.clone()));
     let forgetting = tokio::spawn(forget_old_events(store.clone(), shutdown.clone()));
     let stopping = shutdown.clone();
     let server = tokio::spawn(
@@ -112,6 +117,7 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
         warn!("some connections did not close in time");
     }
     forgetting.abort();
+    indexing.abort();
     let put_away = async {
         turns.wait().await;
         drop(turns);

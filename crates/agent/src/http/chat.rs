@@ -49,7 +49,7 @@ fn read(body: &[u8]) -> Result<NewTurn, Failure> {
 }
 
 pub(super) async fn delete(State(app): State<App>, Path(chat_id): Path<String>) -> Result<Json<ChatDeleted>, Failure> {
-    let deleted = app.store.delete_chat(chat_id).await?;
+    let deleted = app.turns.delete_chat(&chat_id).await?;
     info!(deleted, "conversation deleted");
     Ok(Json(ChatDeleted { status: "ok".into(), deleted }))
 }

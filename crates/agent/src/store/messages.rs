@@ -3,11 +3,8 @@
 use super::{Reader, StoreError};
 use crate::model::{Message, ToolCall};
 use baal_protocol::{Attachment, ChatRequest};
-use serde::Deserialize;
-use sqlx::{SqliteConnection, query, query_scalar};
-
-/// Text of the older history that is read at most, in bytes: some 60,000 tokens.
-const MAX_HISTORY_BYTES: i64 = 256 * 1024;
+use futures_util::TryStreamExt;
+use sqlx::{FromRow, SqliteConnection, query, query_as};
 
 /// A message of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +19,31 @@ pub struct StoredMessage {
     pub attachments: Vec<Attachment>,
 }
 
-#[derive(Deserialize)]
+impl StoredMessage {
+    /// What a request says, as it is stored.
+    pub fn of_request(request: &ChatRequest) -> Self {
+        Self {
+            id: 0,
+            turn: 0,
+            message: Message::user(request.message.clone()),
+            attachments: request.attachments.clone(),
+        }
+    }
+
+    /// As the model reads it: with the names of the files that came with it.
+    pub fn into_message(self) -> Message {
+        let Self { mut message, attachments, .. } = self;
+        if let Message::User { text, .. } = &mut message {
+            for Attachment { path, name, mime, size } in attachments {
+                let mime = mime.map(|mime| format!(", {mime}")).unwrap_or_default();
+                *text += &format!("\n\n[Attached: {name:?}{mime}, {size} bytes, as {path}]");
+            }
+        }
+        message
+    }
+}
+
+#[derive(FromRow)]
 struct Row {
     id: i64,
     turn: i64,
@@ -52,30 +73,78 @@ pub(super) fn calls(json: Option<&str>) -> Result<Vec<ToolCall>, StoreError> {
 }
 
 impl Reader {
-    /// The newest messages of a chat, oldest first: those of the turn at `position` all, of older ones at most `max`, and no
-    /// more text than a model can be asked to read. It may begin anywhere, also between a call and its result.
+    /// The newest messages of a chat after `after` that were said before the turn at `position`, oldest first: at most `max`,
+    /// and no more once there are `max_bytes`. May begin anywhere, also between a call and its result.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn history(&self, chat_id: &str, position: i64, max: u32) -> Result<Vec<StoredMessage>, StoreError> {
-        // As one value, because each row costs more on its way than all of it.
-        let rows: String = query_scalar(
-            "select json_group_array(json_array(id, turn, role, content, tool_calls, tool_call_id, attachments)) \
-             from (select *, sum(iif(turn = ?3, 0, octet_length(content))) over (order by id desc) as bytes \
-             from (select id, turn, role, content, tool_calls, tool_call_id, attachments from messages \
-             where chat_id = ?1 order by id desc limit ?2 + (select count(*) from messages where turn = ?3))) \
-             where turn = ?3 or bytes <= ?4",
+    pub async fn messages_before(
+        &self,
+        chat_id: &str,
+        after: i64,
+        position: i64,
+        max: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<StoredMessage>, StoreError> {
+        let mut rows = query_as::<_, Row>(
+            "select id, turn, role, content, tool_calls, tool_call_id, attachments from messages \
+             where chat_id = ? and id > ? and turn < ? order by id desc limit ?",
         )
         .bind(chat_id)
-        .bind(max)
+        .bind(after)
         .bind(position)
-        .bind(MAX_HISTORY_BYTES)
-        .fetch_one(&self.pool)
+        .bind(i64::try_from(max).unwrap_or(i64::MAX))
+        .fetch(&self.pool);
+        let mut messages = Vec::new();
+        let mut bytes = 0;
+        while bytes <= max_bytes
+            && let Some(row) = rows.try_next().await?
+        {
+            let message = row.read()?;
+            bytes += message.message.bytes();
+            messages.push(message);
+        }
+        messages.reverse();
+        Ok(messages)
+    }
+
+    /// The oldest messages of a chat after `after` and up to `up_to`, oldest first.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn messages_between(
+        &self,
+        chat_id: &str,
+        after: i64,
+        up_to: i64,
+        max: usize,
+    ) -> Result<Vec<StoredMessage>, StoreError> {
+        let rows: Vec<Row> = query_as(
+            "select id, turn, role, content, tool_calls, tool_call_id, attachments from messages \
+             where chat_id = ? and id > ? and id <= ? order by id limit ?",
+        )
+        .bind(chat_id)
+        .bind(after)
+        .bind(up_to)
+        .bind(i64::try_from(max).unwrap_or(i64::MAX))
+        .fetch_all(&self.pool)
         .await?;
-        let rows: Vec<Row> = serde_json::from_str(&rows)?;
-        let mut history = rows.into_iter().map(Row::read).collect::<Result<Vec<_>, _>>()?;
-        history.sort_unstable_by_key(|message| message.id);
-        Ok(history)
+        rows.into_iter().map(Row::read).collect()
+    }
+
+    /// All messages of one turn, oldest first.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn turn_messages(&self, position: i64) -> Result<Vec<StoredMessage>, StoreError> {
+        let rows: Vec<Row> = query_as(
+            "select id, turn, role, content, tool_calls, tool_call_id, attachments from messages \
+             where turn = ? order by id",
+        )
+        .bind(position)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(Row::read).collect()
     }
 }
 
@@ -135,62 +204,4 @@ pub(super) async fn insert_result(
     .execute(db)
     .await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{NewTurn, Results, Round, Store, ToolResult};
-    use crate::tools::TurnKind;
-    use tempfile::TempDir;
-
-    async fn turn(store: &Store, message: &str) -> i64 {
-        let request = serde_json::json!({"message": message, "chat_id": "1", "attachments":
-            [{"path": "uploads/1/a.txt", "name": "a.txt", "size": 3}]});
-        let request = serde_json::from_value(request).expect("a request");
-        let turn = NewTurn::background(TurnKind::Chat, request, "1".into());
-        match store.accept(turn, true).await.expect("written") {
-            crate::store::Accepted::New { position, .. } => position,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn the_history_is_read_as_it_was_written_whatever_is_in_it() {
-        let directory = TempDir::new().expect("temp dir");
-        let (store, _writer) = Store::open(&directory.path().join("agent.db")).await.expect("a database");
-        let odd = "a \0 \" \\ \u{1b}[0m \u{fffd} 𝄞 \u{2028}\n";
-        let position = turn(&store, odd).await;
-        let call = ToolCall { id: "a".into(), name: "bash".into(), arguments: "{\"command\": \"\\u0000\"".into() };
-        let round = Round { position, text: odd.into(), calls: vec![call.clone()], had_deltas: false, spent_tokens: 0 };
-        assert!(store.round(round).await.expect("written"));
-        let result = |text: String| Results {
-            position,
-            results: vec![ToolResult { call_id: "a".into(), text }],
-            events: Vec::new(),
-            had_output: false,
-            steered_by: None,
-        };
-        assert!(store.results(result(odd.into())).await.expect("written"));
-        let history = store.read().history("1", position, 0).await.expect("read");
-        let messages: Vec<Message> = history.iter().map(|stored| stored.message.clone()).collect();
-        let wanted = [
-            Message::user(odd.into()),
-            Message::Assistant { text: odd.into(), calls: vec![call] },
-            Message::tool("a".into(), odd.into()),
-        ];
-        assert_eq!(messages, wanted);
-        assert_eq!((history[0].attachments[0].name.as_str(), history[0].turn), ("a.txt", position));
-
-        // Of other turns only so much, of this one all.
-        let long = "x".repeat(200 * 1024);
-        for _ in 0..2 {
-            assert!(store.results(result(long.clone())).await.expect("written"));
-        }
-        let lengths = async |position| {
-            let history = store.read().history("1", position, 10).await.expect("read");
-            history.len()
-        };
-        assert_eq!((lengths(position).await, lengths(position + 1).await), (5, 1));
-    }
 }

@@ -7,7 +7,9 @@ mod edit_file;
 mod excerpt;
 mod list_dir;
 mod read_file;
+mod recall;
 mod registry;
+mod remember;
 mod services;
 mod walls;
 mod web_fetch;
@@ -18,6 +20,7 @@ mod write_file;
 
 pub use excerpt::head_and_tail;
 pub use registry::{Offer, Toolbox};
+pub use remember::{TOOL as REMEMBER, write_down};
 pub use services::Services;
 pub use walls::Walls;
 pub use who::{HEARTBEAT_CHAT, Rules, SUBAGENT_CHAT, TurnKind, Who};

@@ -2,6 +2,9 @@
 
 use super::workspace::{open, told};
 use super::{Access, Call, Output, Tool, ToolError, arguments};
+use crate::workspace::skills;
+use baal_launcher::client::CallError;
+use baal_launcher::wire::Failure;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -45,7 +48,15 @@ struct Arguments {
 fn run(call: Call, given: Value) -> BoxFuture<'static, Result<Output, ToolError>> {
     Box::pin(async move {
         let Arguments { path, offset, limit } = arguments(given)?;
-        let file = open(&call).await?.read(&path, MAX_BYTES).await.map_err(told)?;
+        let file = match open(&call).await?.read(&path, MAX_BYTES).await {
+            Ok(file) => file,
+            Err(CallError::Failed(Failure::NotFound(why))) => {
+                // Part of the program, and told of in every prompt as if it lay there.
+                let text = skills::shipped(&path).ok_or_else(|| ToolError::told(why))?;
+                return Ok(Output::text(numbered(text, offset.unwrap_or(1).max(1), limit.unwrap_or(DEFAULT_LINES))?));
+            }
+            Err(e) => return Err(told(e)),
+        };
         if file.bytes.iter().take(8192).any(|byte| *byte == 0) {
             return Err(ToolError::told(format!("{path} is no text: it has {} bytes, some of them zero.", file.size)));
         }

@@ -1,7 +1,7 @@
 //! All tools, and which of them a turn is offered.
 
 use super::{Services, Tool, Who};
-use super::{bash, edit_file, list_dir, read_file, web_fetch, web_search, write_file};
+use super::{bash, edit_file, list_dir, read_file, recall, remember, web_fetch, web_search, write_file};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 use std::collections::HashMap;
@@ -16,6 +16,8 @@ const TOOLS: &[&Tool] = &[
     &list_dir::TOOL,
     &web_fetch::TOOL,
     &web_search::TOOL,
+    &remember::TOOL,
+    &recall::TOOL,
 ];
 
 /// The tools of this agent.

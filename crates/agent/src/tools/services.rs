@@ -3,6 +3,7 @@
 use super::Walls;
 use crate::store::Store;
 use crate::web::{Brave, Dns, Fetcher, Policy};
+use crate::workspace::Workspaces;
 use baal_launcher::client::Launcher;
 use baal_protocol::AgentConfig;
 use secrecy::SecretString;
@@ -20,6 +21,8 @@ pub struct Services {
     pub launcher: Arc<Launcher>,
     /// What keeps tools from what is not theirs.
     pub walls: Walls,
+    /// What the agent itself reads and writes there: memory and skills.
+    pub workspaces: Workspaces,
     /// Reads the web.
     pub fetcher: Fetcher,
     /// Searches it, where there is a key.
@@ -39,6 +42,8 @@ impl Services {
             None => Launcher::Child { program: PathBuf::from(OWN_PROGRAM), workspace: config.workspace_path.clone() },
         };
         let walls = Walls::unknown(config.bash_without_walls);
-        Self { store, launcher: Arc::new(launcher), walls, fetcher: Fetcher::new(policy, dns), brave }
+        let launcher = Arc::new(launcher);
+        let workspaces = Workspaces::new(launcher.clone());
+        Self { store, launcher, workspaces, walls, fetcher: Fetcher::new(policy, dns), brave }
     }
 }

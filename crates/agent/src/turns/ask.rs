@@ -23,6 +23,13 @@ pub(super) struct Said {
     pub had_deltas: bool,
 }
 
+impl Said {
+    /// Nothing: the turn was stopped before the model was asked.
+    pub(super) fn stopped() -> Self {
+        Self { text: String::new(), calls: Vec::new(), usage: None, end: End::Stopped, had_deltas: false }
+    }
+}
+
 pub(super) enum End {
     Whole,
     Broken(ModelError),

@@ -156,6 +156,9 @@ impl Round<'_> {
             result
         };
         let (result, had_output) = tokio::join!(run, printed.pass_on(receiver, &ended));
+        if !tool.reads_only {
+            shared.tools.services().workspaces.changed(&self.who.root());
+        }
         info!(turn.id = %self.turn_id, tool = tool.name, ok = result.is_ok(), "tool called");
         (result, had_output)
     }

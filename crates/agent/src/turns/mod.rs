@@ -5,11 +5,11 @@
 mod ask;
 mod calls;
 mod chat;
-mod context;
 mod ending;
 mod output;
 mod run;
 
+use crate::context::Contexts;
 use crate::model::Client;
 use crate::store::{Accepted, Cancelled, NewTurn, Standing, Started, Store, StoreError};
 use crate::tools::{Rules, Toolbox};
@@ -25,17 +25,6 @@ use uuid::Uuid;
 
 /// Turns at work at the same time; more wait in the database. Bounds memory: a turn holds its history.
 const AT_ONCE: usize = 64;
-/// What a turn needs to run.
-pub struct Persona {
-    /// Display name.
-    pub agent_name: String,
-    /// Personality.
-    pub system_prompt: String,
-    /// Messages of history for the model.
-    pub max_history: u32,
-    /// Rounds of tools in one turn.
-    pub max_tool_iterations: u32,
-}
 
 /// Runs turns. Clones share it.
 #[derive(Clone)]
@@ -46,7 +35,9 @@ pub struct Scheduler {
 struct Shared {
     store: Store,
     model: Client,
-    persona: Persona,
+    contexts: Contexts,
+    /// Rounds of tools in one turn.
+    max_rounds: u32,
     tools: Toolbox,
     rules: Arc<Rules>,
     permits: Arc<Semaphore>,
@@ -63,7 +54,8 @@ impl Scheduler {
     pub fn new(
         store: Store,
         model: Client,
-        persona: Persona,
+        contexts: Contexts,
+        max_rounds: u32,
         tools: Toolbox,
         rules: Rules,
         shutdown: CancellationToken,
@@ -71,7 +63,8 @@ impl Scheduler {
         let shared = Shared {
             store,
             model,
-            persona,
+            contexts,
+            max_rounds,
             tools,
             rules: Arc::new(rules),
             permits: Arc::new(Semaphore::new(AT_ONCE)),
@@ -171,6 +164,16 @@ impl Scheduler {
             Ok(cancelled)
         })
         .await
+    }
+
+    /// Forgets a conversation, also where the caller stops waiting. A turn of it that is at work goes on, and begins the new
+    /// history. The answer counts messages.
+    ///
+    /// # Errors
+    /// Nothing was deleted.
+    pub async fn delete_chat(&self, chat_id: &str) -> Result<i64, StoreError> {
+        let (contexts, chat_id) = (self.shared.contexts.clone(), chat_id.to_owned());
+        self.to_its_end(async move { contexts.delete_chat(&chat_id).await }).await
     }
 
     /// Runs work that must not end between its commit and what follows: a request is dropped with its connection.

@@ -3,10 +3,11 @@
 use super::Scheduler;
 use super::ask::{Deltas, End, Said, ask};
 use super::calls::{self, Brought, Round};
-use super::context;
 use super::ending::{Ending, Last, insist, spent, store_finish, sum};
+use crate::clock;
+use crate::context::Conversation;
 use crate::model::{Message, ToolCall, Usage};
-use crate::store::{self, Finish, Results, Standing, Started, StoreError};
+use crate::store::{self, Finish, Results, Standing, Started, StoreError, StoredMessage};
 use crate::tools::{Offer, TurnKind, Who};
 use baal_protocol::{ChatRequest, EventKind, TurnState};
 use std::sync::Arc;
@@ -48,8 +49,8 @@ pub(super) async fn run(
     let who = shared.rules.who(&request, kind, deliver_to);
     let offer = shared.tools.offer(&who).await;
     let max_rounds = match kind {
-        TurnKind::Subagent => shared.persona.max_tool_iterations.min(SUBAGENT_ROUNDS),
-        _ => shared.persona.max_tool_iterations,
+        TurnKind::Subagent => shared.max_rounds.min(SUBAGENT_ROUNDS),
+        _ => shared.max_rounds,
     };
     let turn = Turn {
         scheduler,
@@ -62,6 +63,7 @@ pub(super) async fn run(
         max_rounds,
         rounds: standing.rounds,
         usage: None,
+        conversation: None,
         // Whoever saw pieces of an answer that a restart interrupted gets the new one whole, not pieces of both.
         deltas_unwanted: had_deltas,
     };
@@ -98,6 +100,8 @@ struct Turn<'a> {
     max_rounds: u32,
     rounds: u32,
     usage: Option<Usage>,
+    /// From the first question on.
+    conversation: Option<Conversation>,
     deltas_unwanted: bool,
 }
 
@@ -141,14 +145,42 @@ impl Turn<'_> {
 
     async fn ask(&mut self, exhausted: bool) -> Result<Said, StoreError> {
         let shared = &self.scheduler.shared;
-        let mut messages = context::messages(shared, &self.who, self.position).await?;
+        let tools = if exhausted { None } else { self.offer.described() };
+        let own = self.own_messages().await?;
+        let conversation = match &mut self.conversation {
+            Some(conversation) => conversation,
+            None => {
+                let today = clock::now().date_naive();
+                let begin = shared.contexts.begin(&self.who, self.position, &self.request, today);
+                match self.stop.run_until_cancelled(begin).await {
+                    Some(begun) => self.conversation.insert(begun?),
+                    None => return Ok(Said::stopped()),
+                }
+            }
+        };
+        let Some(mut messages) = conversation.prepare(&own, tools, self.stop).await? else {
+            return Ok(Said { usage: conversation.take_spent(), ..Said::stopped() });
+        };
         if exhausted {
             messages.push(no_more_tools(self.max_rounds));
         }
-        let tools = if exhausted { None } else { self.offer.described() };
         let wanted = self.request.stream && !std::mem::take(&mut self.deltas_unwanted);
         let deltas = Deltas::new(&shared.store, self.position, wanted);
-        Ok(ask(&shared.model, &messages, tools, deltas, self.stop).await)
+        let mut said = ask(&shared.model, &messages, tools, deltas, self.stop).await;
+        if let Some(usage) = &said.usage {
+            conversation.counted(usage).await;
+        }
+        said.usage = sum(conversation.take_spent(), said.usage);
+        Ok(said)
+    }
+
+    /// What was said in this turn. Before its first round that is in the request.
+    async fn own_messages(&self) -> Result<Vec<Message>, StoreError> {
+        if self.rounds == 0 {
+            return Ok(vec![StoredMessage::of_request(&self.request).into_message()]);
+        }
+        let stored = self.scheduler.shared.store.read().turn_messages(self.position).await?;
+        Ok(stored.into_iter().map(StoredMessage::into_message).collect())
     }
 
     /// Runs what the model called. Everything is stored before it is run, and its result before the next is.
@@ -220,7 +252,7 @@ impl Turn<'_> {
         }
     }
 
-    async fn finish(&self, last: Last, brought: Brought) -> Outcome {
+    async fn finish(&mut self, last: Last, brought: Brought) -> Outcome {
         let shared = &self.scheduler.shared;
         let ending = Ending {
             position: self.position,
@@ -238,11 +270,28 @@ impl Turn<'_> {
             _ if finish.events.iter().any(|event| matches!(event, EventKind::Error { .. })) => Outcome::Failed,
             _ => Outcome::Answered,
         };
+        // After rounds of tools the next turn reads the database again: that costs little beside what they cost.
+        let left = (self.rounds == 0).then(|| self.left_in_history(&finish));
         match store_finish(&shared.store, &shared.shutdown, finish).await {
-            Some(true) => outcome,
+            Some(true) => {
+                if let (Some(messages), Some(conversation)) = (left, self.conversation.take()) {
+                    conversation.ended(messages);
+                }
+                outcome
+            }
             Some(false) => Outcome::Over,
             None => Outcome::Left,
         }
+    }
+
+    /// What a turn without tools leaves behind.
+    fn left_in_history(&self, finish: &Finish) -> Vec<Message> {
+        if !finish.remembered {
+            return Vec::new();
+        }
+        let said = StoredMessage::of_request(&self.request).into_message();
+        let answer = (!finish.answer.is_empty()).then(|| Message::assistant(finish.answer.clone()));
+        [said].into_iter().chain(answer).collect()
     }
 
     fn is_shutting_down(&self) -> bool {

@@ -112,10 +112,12 @@ async fn the_history_given_to_the_model_is_bounded() {
     for n in 1..=4 {
         agent.say("1", &format!("number {n}")).await;
     }
+    // Two more were asked for in between: what to remember for good, and a summary.
     let requests = model.sim.requests();
-    let said: Vec<&Value> = requests[3]["messages"].as_array().expect("messages").iter().map(|m| &m["role"]).collect();
-    assert_eq!(said, ["system", "user", "assistant", "user", "assistant", "user"]);
-    assert_eq!(requests[3]["messages"][1]["content"], "number 2");
+    assert_eq!(requests.len(), 6);
+    let said: Vec<&Value> = requests[5]["messages"].as_array().expect("messages").iter().map(|m| &m["role"]).collect();
+    assert_eq!(said, ["system", "user", "assistant", "user"]);
+    assert_eq!(requests[5]["messages"][1]["content"], "number 3");
 }
 
 #[tokio::test]

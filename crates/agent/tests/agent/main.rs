@@ -2,6 +2,7 @@
 
 mod conversation;
 mod failures;
+mod memory;
 mod process;
 mod restart;
 mod resuming;

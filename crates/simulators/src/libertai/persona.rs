@@ -38,13 +38,22 @@ pub(super) fn answer(request: &Request) -> String {
     text
 }
 
-/// Name and personality as the first and second paragraph of the system message give them.
+/// Name and personality: the first paragraph of the system message, and the one under the heading of the instructions; without
+/// such a heading the second one.
 fn identity(request: &Request) -> (String, String) {
     let system = request.messages.iter().find(|m| m.role == "system").map_or("", |m| m.text.as_str());
     let mut paragraphs = system.split("\n\n").map(str::trim).filter(|p| !p.is_empty());
     let first = paragraphs.next().unwrap_or_default().lines().next().unwrap_or_default();
     match first.strip_prefix("You are ") {
-        Some(name) => (name.trim_end_matches('.').to_owned(), paragraphs.next().unwrap_or_default().replace('\n', " ")),
+        Some(name) => {
+            let second = paragraphs.next().unwrap_or_default();
+            let personality = match system.split_once("\n\n# Your instructions\n\n") {
+                Some((_, instructions)) => instructions.split("\n\n").next().unwrap_or_default(),
+                None if system.contains("\n\n# ") => "",
+                None => second,
+            };
+            (name.trim_end_matches('.').to_owned(), personality.replace('\n', " "))
+        }
         None => ("an assistant".to_owned(), first.to_owned()),
     }
 }
@@ -103,6 +112,15 @@ mod tests {
         let pirate = ask("You are Captain Ada.\n\nYou talk like a pirate.\n\nToday", &[("user", "hello")]);
         assert!(pirate.contains("**Captain Ada**") && pirate.contains("like a pirate") && pirate.contains("“hello”"));
         assert_ne!(pirate, ask("You are Bo.\n\nYou are a monk.", &[("user", "hello")]));
+    }
+
+    #[test]
+    fn the_personality_is_what_stands_under_its_heading() {
+        let system = "You are Ada.\n\nToday is Monday.\n\n# How you work\n- Look.\n\n# Your instructions\n\nYou are\na pirate.\n\n# Skills";
+        let answer = ask(system, &[("user", "hello")]);
+        assert!(answer.contains("**Ada**") && answer.contains("_You are a pirate._"), "{answer}");
+        let plain = ask("You are Ada.\n\nToday is Monday.\n\n# Skills\n- x", &[("user", "hello")]);
+        assert!(!plain.contains("what I am like"), "{plain}");
     }
 
     #[test]

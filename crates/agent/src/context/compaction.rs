@@ -1,0 +1,227 @@
+//! Older messages become a summary.
+//!
+//! First the model is asked what of them should be known for good (memory flush), then for a summary that takes in the one before. Only
+//! when the new summary is stored does anything change, in one row: a kill at any moment leaves the old state or the new one, and
+//! the messages themselves stay in the database in both. What fails is tried again by a later turn, after a growing pause.
+
+use super::conversation::Conversation;
+use super::transcript::{self, flush_request, summary_request};
+use super::window::{self, shortened};
+use super::windows::{Kept, with_turns};
+use super::{Inner, lock};
+use crate::model::{Message, ModelError, ToolCall, Usage};
+use crate::store::{StoreError, Summary};
+use crate::tools::{REMEMBER, TurnKind, write_down};
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, info, warn};
+
+/// Parts of a long backlog that one turn works off; the next turns go on with it.
+const MAX_PARTS: usize = 3;
+/// Messages of one part.
+const MAX_MESSAGES: usize = 400;
+/// Facts that one flush puts down.
+const MAX_FACTS: usize = 10;
+/// Bytes of a summary.
+const MAX_SUMMARY: usize = 12 * 1024;
+/// Longest time that a turn waits for it all.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Why there is no new summary.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Model(#[from] ModelError),
+    #[error("the model gave an empty summary")]
+    Empty,
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("it took too long")]
+    Late,
+}
+
+/// Compacts as far as it goes. `base` are the bytes of a request besides its messages.
+///
+/// # Errors
+/// The window could not be read again.
+pub(super) async fn run(conversation: &mut Conversation, own: &[Message], base: usize) -> Result<(), StoreError> {
+    let inner = conversation.contexts.inner.clone();
+    let chat_id = conversation.who.chat_id.clone();
+    if cut(conversation, &inner, own, base) == 0 {
+        return Ok(());
+    }
+    let compacted = timeout(PATIENCE, parts(conversation, &inner, own, base)).await;
+    match compacted.unwrap_or(Err(Failure::Late)) {
+        Ok(()) => lock(&inner.pauses).worked(&chat_id),
+        Err(e) => {
+            let rest = lock(&inner.pauses).failed(&chat_id, Instant::now());
+            warn!(error = %e, rest_seconds = rest.as_secs(), "a conversation could not be compacted, it goes on with what fits");
+        }
+    }
+    // Also after a failure: earlier parts may be stored.
+    conversation.window = inner.read_window(&chat_id, conversation.position).await?;
+    Ok(())
+}
+
+/// How many messages of the window are to become a summary.
+fn cut(conversation: &Conversation, inner: &Inner, own: &[Message], base: usize) -> usize {
+    let room = inner.max_bytes().saturating_sub(base);
+    let at = window::cut(&conversation.pieces(own), inner.settings.keep_messages, room / 10 * 7);
+    at.min(conversation.window.messages.len())
+}
+
+async fn parts(conversation: &mut Conversation, inner: &Inner, own: &[Message], base: usize) -> Result<(), Failure> {
+    let chat_id = conversation.who.chat_id.clone();
+    for _ in 0..MAX_PARTS {
+        // With ids, which a window that grew in memory does not have.
+        conversation.window = inner.read_window(&chat_id, conversation.position).await?;
+        let at = cut(conversation, inner, own, base);
+        let Some(last) = at.checked_sub(1).and_then(|last| conversation.window.messages.get(last)) else {
+            return Ok(());
+        };
+        let last = last.id;
+        let after = conversation.window.summary.as_ref().map_or(0, |summary| summary.up_to);
+        let rows = inner.store.read().messages_between(&chat_id, after, last, MAX_MESSAGES).await?;
+        let part = first_part(with_turns(rows), inner.max_bytes() / 10 * 7);
+        let Some(up_to) = part.last().map(|kept| kept.id) else {
+            return Ok(());
+        };
+        flush(conversation, inner, &part).await?;
+        let content = summarise(conversation, inner, &part).await?;
+        let messages = part.len();
+        if !inner.store.summarise(chat_id.clone(), after, Summary { content, up_to }).await? {
+            debug!("a conversation changed while it was compacted");
+            return Ok(());
+        }
+        info!(messages, "older messages became a summary");
+        if up_to >= last {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The first messages that one request can hold: whole turns, and a single turn beyond that as far as it goes.
+fn first_part(mut messages: Vec<Kept>, max_bytes: usize) -> Vec<Kept> {
+    let mut bytes = 0;
+    let fitting = messages.iter().take_while(|kept| {
+        bytes += transcript::bytes(&kept.message);
+        bytes <= max_bytes
+    });
+    let fitting = fitting.count().max(1);
+    if fitting < messages.len() {
+        let turn = messages[..=fitting].iter().rposition(|kept| kept.begins_turn).filter(|at| *at > 0);
+        messages.truncate(turn.unwrap_or(fitting));
+    }
+    messages
+}
+
+/// Asks the model to put down what should last. That its facts cannot be written down is no reason to stop.
+async fn flush(conversation: &mut Conversation, inner: &Inner, part: &[Kept]) -> Result<(), Failure> {
+    if conversation.who.kind != TurnKind::Chat {
+        return Ok(());
+    }
+    let Some(tools) = remember_alone() else { return Ok(()) };
+    let part: Vec<&Message> = part.iter().map(|kept| &kept.message).collect();
+    let messages = [Message::system(conversation.system()), flush_request(&part)];
+    let (_, calls) = ask(inner, &messages, Some(&tools), &mut conversation.spent).await?;
+    let root = conversation.who.root();
+    let facts = calls.iter().filter(|call| call.name == REMEMBER.name).take(MAX_FACTS);
+    for call in facts {
+        // silent-ok: arguments that are no JSON are answered like those that do not fit
+        let given = serde_json::from_str(&call.arguments).unwrap_or_default();
+        if let Err(e) = write_down(&inner.workspaces, &root, conversation.today, given).await {
+            // Of the model's words only the length, since they are a conversation.
+            warn!(
+                error_bytes = e.to_string().len(),
+                "a fact could not be put down before older messages become a summary"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn remember_alone() -> Option<Box<RawValue>> {
+    let function = json!({
+        "name": REMEMBER.name, "description": REMEMBER.description, "parameters": (REMEMBER.parameters)(),
+    });
+    // silent-ok: JSON made of JSON cannot fail
+    to_raw_value(&[json!({"type": "function", "function": function})]).ok()
+}
+
+async fn summarise(conversation: &mut Conversation, inner: &Inner, part: &[Kept]) -> Result<String, Failure> {
+    let max_bytes = MAX_SUMMARY.min(inner.max_bytes() / 6);
+    let max_words = u32::try_from(max_bytes / 10).unwrap_or(u32::MAX);
+    let earlier = conversation.window.summary.as_ref().map(|summary| summary.content.as_str());
+    let messages: Vec<&Message> = part.iter().map(|kept| &kept.message).collect();
+    let request = summary_request(earlier, &messages, max_words);
+    let (text, _) = ask(inner, &request, None, &mut conversation.spent).await?;
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(Failure::Empty);
+    }
+    Ok(shortened(text, max_bytes))
+}
+
+/// One whole answer: text and calls.
+async fn ask(
+    inner: &Inner,
+    messages: &[Message],
+    tools: Option<&RawValue>,
+    usage: &mut Option<Usage>,
+) -> Result<(String, Vec<ToolCall>), Failure> {
+    let mut answer = inner.model.ask(messages, tools).await?;
+    let mut text = String::new();
+    let end = loop {
+        match answer.next().await {
+            Ok(Some(piece)) => text += &piece,
+            Ok(None) => break Ok(()),
+            Err(e) => break Err(e),
+        }
+    };
+    // Also what a broken answer cost.
+    *usage = add(*usage, answer.usage());
+    end?;
+    Ok((text, answer.into_calls()))
+}
+
+fn add(one: Option<Usage>, other: Option<Usage>) -> Option<Usage> {
+    let (Some(a), Some(b)) = (one, other) else { return one.or(other) };
+    Some(Usage {
+        prompt_tokens: a.prompt_tokens.saturating_add(b.prompt_tokens),
+        completion_tokens: a.completion_tokens.saturating_add(b.completion_tokens),
+        cost: match (a.cost, b.cost) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn talk(letters: &str) -> Vec<Kept> {
+        let kept = |(at, letter): (usize, char)| {
+            let message = match letter {
+                'u' => Message::user("x".repeat(100)),
+                'a' => Message::assistant("x".repeat(100)),
+                _ => Message::tool("a".into(), "x".repeat(100)),
+            };
+            Kept { id: at as i64 + 1, message, begins_turn: letter == 'u' }
+        };
+        letters.chars().enumerate().map(kept).collect()
+    }
+
+    #[test]
+    fn a_part_is_whole_turns_as_long_as_one_fits() {
+        assert_eq!(first_part(talk("uauaua"), 100_000).len(), 6);
+        assert_eq!(first_part(talk("uauaua"), 350).len(), 2);
+        assert_eq!(first_part(talk("uauaua"), 460).len(), 4);
+        assert_eq!(first_part(talk("uatata"), 350).len(), 3);
+        assert_eq!(first_part(talk("uaua"), 1).len(), 1);
+        assert_eq!(first_part(talk(""), 1).len(), 0);
+    }
+}
