@@ -3,9 +3,11 @@
 //! A turn is a row before anything runs, its events are rows before anyone sees them, and its answer is committed in one
 //! piece: a turn belongs to the agent, not to the connection that asked for it, and survives a kill.
 
+pub mod background;
 pub mod clock;
 pub mod config;
 pub mod context;
+pub mod files;
 pub mod http;
 pub mod lock;
 pub mod model;

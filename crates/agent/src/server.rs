@@ -1,6 +1,8 @@
 //! The whole agent: database, turns and HTTP, from start to shutdown.
 
+use crate::background::Heartbeat;
 use crate::context::Contexts;
+use crate::files::{self, Files};
 use crate::http::{self, App};
 use crate::lock::{DirectoryLock, LockError};
 use crate::model::Client;
@@ -64,6 +66,10 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
             .map_err(|source| ServeError::Io { what: "the workspace directory cannot be made", source })?;
     }
     let (store, writer) = Store::open(&config.db_path).await?;
+    let files = Files::beside(&config.db_path).map_err(|source| ServeError::Io {
+        what: "the directories of files that come and go cannot be made",
+        source,
+    })?;
     let model = Client::new(
         &config.libertai_api_base_url,
         &config.model,
@@ -71,7 +77,7 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
         Duration::from_secs(config.model_idle_timeout_seconds),
     )?;
     let rules = Rules::new(&config);
-    let services = Arc::new(Services::new(&config, store.clone()));
+    let services = Arc::new(Services::new(&config, store.clone(), files.clone()));
     let contexts = Contexts::new(&config, store.clone(), model.clone(), services.workspaces.clone()).await?;
     let port = config.port;
     let listener =
@@ -92,6 +98,8 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
         store: store.clone(),
         turns: turns.clone(),
         walls: services.walls.clone(),
+        files: files.clone(),
+        launcher: services.launcher.clone(),
         agent_name: config.agent_name.into(),
         secret: Arc::new(SecretString::from(config.agent_secret)),
         shutdown: shutdown.clone(),
@@ -100,10 +108,20 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
     info!(%address, model = %config.model, "agent listening");
 
     let probe = services.walls.clone().probe(services.launcher.clone(), address.port(), shutdown.clone());
-    drop(services);
     tokio::spawn(probe);
     let indexing = tokio::spawn(store.clone().keep_index(shutdown.clone()));
     let forgetting = tokio::spawn(forget_old_events(store.clone(), shutdown.clone()));
+    let heartbeat = Heartbeat {
+        store: store.clone(),
+        turns: turns.clone(),
+        launcher: services.launcher.clone(),
+        budget: services.budget.clone(),
+        interval: Duration::from_secs(config.heartbeat_interval),
+        owner_chat_id: config.owner_chat_id,
+    };
+    drop(services);
+    let beating = tokio::spawn(heartbeat.run(shutdown.clone()));
+    let sweeping = tokio::spawn(files::sweep_regularly(files, store.clone(), shutdown.clone()));
     let stopping = shutdown.clone();
     let server = tokio::spawn(
         axum::serve(listener, http::router(app)).with_graceful_shutdown(stopping.cancelled_owned()).into_future(),
@@ -118,6 +136,8 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
     }
     forgetting.abort();
     indexing.abort();
+    sweeping.abort();
+    beating.abort();
     let put_away = async {
         turns.wait().await;
         drop(turns);

@@ -265,6 +265,96 @@ pub struct ChatDeleted {
     pub deleted: i64,
 }
 
+/// Answer of `GET /pending`: what the agent says unasked, oldest first, a bounded number of messages at once.
+///
+/// Without `after` the answer empties the queue of what it holds. With `after=ID` nothing is deleted until
+/// `POST /pending/ack`; `wait=SECONDS` (30 at most) waits for something to come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingMessages {
+    /// Those with a greater id than asked for.
+    pub messages: Vec<PendingMessage>,
+    /// The database that the ids belong to: another one begins anew. Absent from a peer of the base protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_id: Option<Uuid>,
+}
+
+/// One message that nobody asked for at this moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingMessage {
+    /// Grows, and is never used again in the same database.
+    pub id: i64,
+    /// Whom it is for.
+    pub chat_id: String,
+    /// Markdown, or of a file the [`EventKind::File`] as JSON.
+    pub content: String,
+    /// Who speaks.
+    pub source: PendingSource,
+    /// RFC 3339, UTC.
+    #[serde(default)]
+    pub created_at: String,
+}
+
+/// What a [`PendingMessage`] comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PendingSource {
+    /// The agent looked at its list of things to do.
+    Heartbeat,
+    /// A task that works in the background.
+    Subagent,
+    /// A file from a heartbeat.
+    HeartbeatFile,
+    /// A file from a subagent.
+    SubagentFile,
+    /// A source that this version does not know.
+    #[serde(other, skip_serializing)]
+    Unknown,
+}
+
+impl PendingSource {
+    /// The name on the wire and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PendingSource::Heartbeat => "heartbeat",
+            PendingSource::Subagent => "subagent",
+            PendingSource::HeartbeatFile => "heartbeat_file",
+            PendingSource::SubagentFile => "subagent_file",
+            PendingSource::Unknown => "unknown",
+        }
+    }
+}
+
+/// Body of `POST /pending/ack`: the caller has these messages for good, and the agent forgets them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcknowledgePending {
+    /// The greatest id that is acknowledged, all smaller ones with it.
+    pub up_to: i64,
+    /// The database that the id belongs to; with another one the answer is 409 and nothing is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_id: Option<Uuid>,
+}
+
+/// Answer of `POST /pending/ack`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingAcknowledged {
+    /// `ok`.
+    pub status: String,
+    /// Messages that are gone.
+    pub deleted: i64,
+}
+
+/// Largest file that goes in or out, in bytes.
+pub const MAX_FILE_BYTES: u64 = 50 * 1024 * 1024;
+
+/// Answer of `PUT /uploads/{turn_id}/{name}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uploaded {
+    /// For [`Attachment::path`].
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+}
+
 /// Content of `agent.lock` beside the agent's database, written once the agent listens.
 ///
 /// The agent holds an exclusive `flock` on that file for its whole life: whoever gets the lock knows that no agent runs on

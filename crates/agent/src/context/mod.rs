@@ -13,7 +13,7 @@ mod windows;
 pub use conversation::Conversation;
 
 use crate::model::Client;
-use crate::store::{Store, StoreError};
+use crate::store::{Deleted, Store, StoreError};
 use crate::tools::Who;
 use crate::workspace::Workspaces;
 use baal_protocol::{AgentConfig, ChatRequest};
@@ -119,11 +119,16 @@ impl Contexts {
         }
     }
 
-    /// Forgets a conversation: its messages, its summary and what was searchable of them. The answer counts messages.
+    /// Something was added to a chat's history beside its turns.
+    pub fn has_changed(&self, chat_id: &str) {
+        lock(&self.inner.windows).forget(chat_id);
+    }
+
+    /// Forgets a conversation: its messages, its summary and what was searchable of them.
     ///
     /// # Errors
     /// Nothing was deleted.
-    pub async fn delete_chat(&self, chat_id: &str) -> Result<i64, StoreError> {
+    pub async fn delete_chat(&self, chat_id: &str) -> Result<Deleted, StoreError> {
         // Before, so that no turn begins with what is about to go; after, so that none puts it back.
         lock(&self.inner.windows).forget(chat_id);
         let deleted = self.inner.store.delete_chat(chat_id.to_owned()).await;

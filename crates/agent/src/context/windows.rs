@@ -47,14 +47,28 @@ pub fn with_turns(rows: Vec<StoredMessage>) -> Vec<Kept> {
             // Turn 0 is what was said before turns were written down: a question and an answer each.
             let begins_turn = row.message.is_from_user() && (row.turn == 0 || turn != Some(row.turn));
             turn = Some(row.turn);
-            Kept { id: row.id, begins_turn, message: row.into_message() }
+            Kept { id: row.id, begins_turn, message: row.into_message(&HashMap::new(), false) }
         })
         .collect()
 }
 
 /// Stored messages as they are shown: what comes before the first turn's beginning is left out, since it is only a part.
-pub fn whole_turns(rows: Vec<StoredMessage>) -> Vec<Kept> {
+pub fn whole_turns(mut rows: Vec<StoredMessage>) -> Vec<Kept> {
+    lead_in(&mut rows);
     with_turns(rows).into_iter().skip_while(|kept| !kept.begins_turn).collect()
+}
+
+/// Keeps what was said unasked before the person said anything: models want the user to begin, so somebody has to.
+fn lead_in(rows: &mut Vec<StoredMessage>) {
+    let first = rows.iter().position(|stored| stored.message.is_from_user()).unwrap_or(rows.len());
+    let is_unasked = |stored: &StoredMessage| {
+        stored.turn == 0 && matches!(&stored.message, Message::Assistant { calls, .. } if calls.is_empty())
+    };
+    if let Some(at) = rows.iter().take(first).position(is_unasked) {
+        let text = "[The agent: nobody has written; what follows was said unasked.]".to_owned();
+        let begin = StoredMessage { id: 0, turn: 0, message: Message::user(text), attachments: Vec::new() };
+        rows.splice(..at, [begin]);
+    }
 }
 
 /// The windows of the chats that spoke last.
@@ -118,6 +132,21 @@ mod tests {
     fn window(bytes: usize) -> Window {
         let message = Message::user("x".repeat(bytes));
         Window { summary: None, messages: vec![Kept { id: 1, message, begins_turn: true }] }
+    }
+
+    #[test]
+    fn what_was_said_unasked_at_first_is_kept_behind_a_beginning() {
+        let stored = |turn: i64, message: Message| StoredMessage { id: 0, turn, message, attachments: Vec::new() };
+        let note = stored(0, Message::assistant("rain".into()));
+        let user = stored(2, Message::user("hi".into()));
+        let lost = stored(1, Message::assistant("lost".into()));
+        let mut history = vec![lost.clone(), note.clone(), user.clone()];
+        lead_in(&mut history);
+        assert!(history[0].message.is_from_user());
+        assert_eq!(history[1..], [note, user.clone()]);
+        let mut plain = vec![lost.clone(), user.clone()];
+        lead_in(&mut plain);
+        assert_eq!(plain, [lost, user]);
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub enum Failure {
     Conflict(&'static str),
     /// 413.
     TooLarge,
+    /// 413, of a file.
+    FileTooLarge,
+    /// 403, and why.
+    Forbidden(&'static str),
     /// 503; nothing was done.
     Store(StoreError),
     /// 503, and what is the matter.
@@ -56,6 +60,8 @@ impl IntoResponse for Failure {
             }
             Failure::Conflict(what) => (StatusCode::CONFLICT, what.to_owned()),
             Failure::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB".to_owned()),
+            Failure::FileTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the file is larger than 50 MB".to_owned()),
+            Failure::Forbidden(why) => (StatusCode::FORBIDDEN, why.to_owned()),
             Failure::Store(e) => {
                 error!(error = %e, "a request failed because of the database");
                 let message = "the agent's database does not answer, try again in a moment";

@@ -113,15 +113,16 @@ impl Feed {
             self.take(events);
         } else if let Some(turn) = turn.filter(Stored::is_over) {
             // The caller has the last event, or it was forgotten with the conversation.
-            self.take_end(turn.status.last_seq);
+            let pending = self.app.store.read().pending_count().await?;
+            self.take_end(turn.status.last_seq, pending);
         } else {
             self.state = State::UpToDate;
         }
         Ok(())
     }
 
-    fn take_end(&mut self, seq: i64) {
-        self.ready.push_back(Event { seq, kind: EventKind::Done { pending: Some(0) } });
+    fn take_end(&mut self, seq: i64, pending: i64) {
+        self.ready.push_back(Event { seq, kind: EventKind::Done { pending: Some(pending) } });
         self.state = State::Ended;
     }
 }

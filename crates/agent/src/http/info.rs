@@ -4,7 +4,6 @@ use super::{App, Failure};
 use axum::Json;
 use axum::extract::State;
 use baal_protocol::{Health, PROTOCOL, Version};
-use serde_json::{Value, json};
 
 pub(super) async fn health(State(app): State<App>) -> Result<Json<Health>, Failure> {
     if !app.store.is_writable() {
@@ -14,12 +13,7 @@ pub(super) async fn health(State(app): State<App>) -> Result<Json<Health>, Failu
 }
 
 pub(super) async fn version(State(app): State<App>) -> Json<Version> {
-    let features = ["turns", "stream", "steer", "tools"].map(str::to_owned).to_vec();
+    let features = ["turns", "stream", "steer", "tools", "pending", "files", "uploads"].map(str::to_owned).to_vec();
     let walls = app.walls.found();
     Json(Version { version: env!("CARGO_PKG_VERSION").into(), protocol: PROTOCOL, features, walls })
-}
-
-/// Nothing speaks unasked yet, so nothing ever waits.
-pub(super) async fn pending() -> Json<Value> {
-    Json(json!({"messages": []}))
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 const UNKNOWN: Failure = Failure::NotFound("no turn with this id was ever accepted");
 
-fn turn_id(text: &str) -> Result<Uuid, Failure> {
+pub(super) fn turn_id(text: &str) -> Result<Uuid, Failure> {
     Uuid::try_parse(text).map_err(|_| Failure::BadRequest("the turn id must be a UUID".into()))
 }
 

@@ -1,8 +1,20 @@
 //! Conversations as a whole.
 
+use super::turns::cancel;
 use super::writer::Changed;
 use super::{Reader, Store, StoreError};
+use baal_protocol::Event;
 use sqlx::{SqliteConnection, query, query_as};
+use uuid::Uuid;
+
+/// What a deletion took away.
+#[derive(Debug)]
+pub struct Deleted {
+    /// Messages of history.
+    pub messages: i64,
+    /// Turns of subagents that are over or yet to stop.
+    pub subagents: Vec<Uuid>,
+}
 
 impl Reader {
     /// Chats with turns that a restart has to resume, the longest waiting first.
@@ -19,14 +31,38 @@ impl Reader {
 }
 
 impl Store {
-    /// Forgets a conversation: its history, and what its finished turns said. The answer counts messages of history.
-    /// A turn that is queued or running goes on, and begins the new history.
+    /// Forgets a conversation: its history, and what its finished turns said. A turn that is queued or running goes on, and
+    /// begins the new history; subagents that work for the chat are cancelled and say nothing any more.
     ///
     /// # Errors
     /// Nothing was deleted.
-    pub async fn delete_chat(&self, chat_id: String) -> Result<i64, StoreError> {
-        self.write(|db| Box::pin(async move { Ok(Changed::quietly(delete_chat(db, &chat_id).await?)) })).await
+    pub async fn delete_chat(&self, chat_id: String) -> Result<Deleted, StoreError> {
+        self.write(|db| {
+            Box::pin(async move {
+                let (subagents, events) = cancel_subagents(db, &chat_id).await?;
+                let messages = delete_chat(db, &chat_id).await?;
+                Ok(Changed { value: Deleted { messages, subagents }, events })
+            })
+        })
+        .await
     }
+}
+
+async fn cancel_subagents(
+    db: &mut SqliteConnection,
+    chat_id: &str,
+) -> Result<(Vec<Uuid>, Vec<(Uuid, Vec<Event>)>), StoreError> {
+    let open: Vec<(Uuid,)> = query_as(
+        "update turns set deliver_to = null where kind = 'subagent' and finished_at is null and deliver_to = ? returning id",
+    )
+    .bind(chat_id)
+    .fetch_all(&mut *db)
+    .await?;
+    let mut told = Vec::new();
+    for (id,) in &open {
+        told.extend(cancel(db, *id).await?.1);
+    }
+    Ok((open.into_iter().map(|(id,)| id).collect(), told))
 }
 
 async fn delete_chat(db: &mut SqliteConnection, chat_id: &str) -> Result<i64, StoreError> {
@@ -39,6 +75,7 @@ async fn delete_chat(db: &mut SqliteConnection, chat_id: &str) -> Result<i64, St
     .execute(&mut *db)
     .await?;
     query("delete from summaries where chat_id = ?").bind(chat_id).execute(&mut *db).await?;
+    query("delete from notes where chat_id = ?").bind(chat_id).execute(&mut *db).await?;
     query(
         "delete from events where turn in (select position from turns where chat_id = ? and finished_at is not null)",
     )

@@ -1,7 +1,7 @@
 //! The events of turns.
 
 use super::writer::Changed;
-use super::{Reader, Store, StoreError};
+use super::{Reader, Store, StoreError, pending};
 use baal_protocol::{Event, EventKind};
 use sqlx::{SqliteConnection, query, query_as};
 use uuid::Uuid;
@@ -96,6 +96,9 @@ pub(super) async fn insert(
             insert = insert.bind(position).bind(event.seq).bind(name(&event.kind)).bind(body);
         }
         insert.execute(&mut *db).await?;
+    }
+    for event in events.iter().filter(|event| matches!(event.kind, EventKind::File { .. })) {
+        pending::deliver_file(db, position, &event.kind).await?;
     }
     Ok(events)
 }

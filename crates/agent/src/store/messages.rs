@@ -1,10 +1,15 @@
 //! The history: what was said, which tools were called and what they brought.
 
 use super::{Reader, StoreError};
+use crate::files::{Arrived, quoted};
 use crate::model::{Message, ToolCall};
 use baal_protocol::{Attachment, ChatRequest};
 use futures_util::TryStreamExt;
 use sqlx::{FromRow, SqliteConnection, query, query_as};
+use std::collections::HashMap;
+
+/// Images of one message that are shown.
+const MAX_IMAGES: usize = 8;
 
 /// A message of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +35,23 @@ impl StoredMessage {
         }
     }
 
-    /// As the model reads it: with the names of the files that came with it.
-    pub fn into_message(self) -> Message {
+    /// As the model reads it: with the names of the files that came with it. Of those that `arrived` knows, it says where they
+    /// are not in the workspace after all, and shows the images.
+    pub fn into_message(self, arrived: &HashMap<String, Arrived>, sees_images: bool) -> Message {
         let Self { mut message, attachments, .. } = self;
-        if let Message::User { text, .. } = &mut message {
+        if let Message::User { text, images } = &mut message {
             for Attachment { path, name, mime, size } in attachments {
-                let mime = mime.map(|mime| format!(", {mime}")).unwrap_or_default();
-                *text += &format!("\n\n[Attached: {name:?}{mime}, {size} bytes, as {path}]");
+                let mime = mime.map(|mime| format!(", {}", quoted(&mime))).unwrap_or_default();
+                let Arrived { problem, image } = arrived.get(&path).cloned().unwrap_or_default();
+                let place = match problem {
+                    None => format!("as {path}"),
+                    Some(problem) => format!("but not in the workspace: {problem}"),
+                };
+                if !text.is_empty() {
+                    *text += "\n\n";
+                }
+                *text += &format!("[Attached: {}{mime}, {size} bytes, {place}]", quoted(&name));
+                images.extend(image.filter(|_| sees_images && images.len() < MAX_IMAGES));
             }
         }
         message

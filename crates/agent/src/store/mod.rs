@@ -8,9 +8,11 @@
 //! round may lack results, the last ones. What steers a turn is added between rounds. A call is stored before it runs, so one
 //! without a result may have run, and nobody runs it again. The last answer comes with the end of its turn.
 
+mod background;
 mod chats;
 mod events;
 mod messages;
+mod pending;
 mod read;
 mod rounds;
 mod search;
@@ -19,6 +21,8 @@ mod turns;
 mod watch;
 mod writer;
 
+pub use background::Beat;
+pub use chats::Deleted;
 pub use messages::StoredMessage;
 pub use read::Reader;
 pub use rounds::{Results, Round, Standing, ToolResult};

@@ -4,7 +4,7 @@ use super::events::{append, delete_partial};
 use super::messages::{calls, insert_assistant, insert_result, insert_user};
 use super::turns::{add_spending, end};
 use super::writer::Changed;
-use super::{Store, StoreError};
+use super::{Store, StoreError, pending};
 use crate::model::ToolCall;
 use crate::tools::Rules;
 use baal_protocol::{ChatRequest, Event, EventKind, Role, TurnState};
@@ -85,12 +85,17 @@ impl Store {
     /// # Errors
     /// Nothing was written.
     pub async fn results(&self, results: Results) -> Result<bool, StoreError> {
-        self.write(|db| {
-            Box::pin(async move {
-                let told = store_results(db, results).await?;
-                Ok(Changed { value: !told.is_empty(), events: told })
-            })
-        })
+        let bell = self.bell.clone();
+        let speaks = pending::has_file(&results.events);
+        self.write_then(
+            |db| {
+                Box::pin(async move {
+                    let told = store_results(db, results).await?;
+                    Ok(Changed { value: !told.is_empty(), events: told })
+                })
+            },
+            move |stored| bell.ring_if(*stored && speaks),
+        )
         .await
     }
 }

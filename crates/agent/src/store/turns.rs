@@ -4,9 +4,9 @@ use super::events::{count, delete_partial, insert};
 use super::messages::{insert_assistant, insert_result, insert_user};
 use super::rounds::{Standing, ToolResult, standing};
 use super::writer::Changed;
-use super::{Reader, Store, StoreError};
+use super::{Reader, Store, StoreError, pending};
 use crate::tools::TurnKind;
-use baal_protocol::{ChatRequest, Event, EventKind, Mode, TurnState, TurnStatus};
+use baal_protocol::{ChatRequest, Event, EventKind, Mode, PendingSource, TurnState, TurnStatus};
 use sqlx::{FromRow, SqliteConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
@@ -89,8 +89,8 @@ pub struct Finish {
     pub remembered: bool,
     /// Partial text or output was sent.
     pub had_partial: bool,
-    /// Said unasked: chat, source and content of a pending message.
-    pub pending: Option<(String, &'static str, String)>,
+    /// Said unasked to the chat that the turn works for: source and content of a pending message.
+    pub pending: Option<(PendingSource, String)>,
     /// What the last round counts for the day's cap; 0 for a person's turn.
     pub spent_tokens: i64,
 }
@@ -189,12 +189,17 @@ impl Store {
     /// # Errors
     /// Nothing was written.
     pub async fn finish(&self, last: Finish) -> Result<bool, StoreError> {
-        self.write(|db| {
-            Box::pin(async {
-                let told = finish(db, last).await?;
-                Ok(Changed { value: told.is_some(), events: told.into_iter().collect() })
-            })
-        })
+        let bell = self.bell.clone();
+        let speaks = last.pending.is_some() || pending::has_file(&last.events);
+        self.write_then(
+            |db| {
+                Box::pin(async {
+                    let told = finish(db, last).await?;
+                    Ok(Changed { value: told.is_some(), events: told.into_iter().collect() })
+                })
+            },
+            move |finished| bell.ring_if(*finished && speaks),
+        )
         .await
     }
 
@@ -290,18 +295,8 @@ async fn start(db: &mut SqliteConnection, position: i64) -> Result<Option<Starte
 
 async fn finish(db: &mut SqliteConnection, last: Finish) -> Result<Option<(Uuid, Vec<Event>)>, StoreError> {
     let position = last.position;
-    if let Some((chat_id, source, content)) = last.pending {
-        // Only with the turn's own end: what was over already has said it.
-        query(
-            "insert into pending (chat_id, source, content) \
-             select ?, ?, ? from turns where position = ? and finished_at is null",
-        )
-        .bind(chat_id)
-        .bind(source)
-        .bind(content)
-        .bind(position)
-        .execute(&mut *db)
-        .await?;
+    if let Some((source, content)) = &last.pending {
+        pending::deliver(db, position, *source, content).await?;
     }
     let Some(told) = end(db, position, last.state, last.events).await? else {
         return Ok(None);
@@ -360,9 +355,9 @@ pub(super) async fn add_spending(db: &mut SqliteConnection, tokens: i64) -> Resu
     Ok(())
 }
 
-type CancelFound = (Option<Cancelled>, Vec<(Uuid, Vec<Event>)>);
+pub(super) type CancelFound = (Option<Cancelled>, Vec<(Uuid, Vec<Event>)>);
 
-async fn cancel(db: &mut SqliteConnection, id: Uuid) -> Result<CancelFound, StoreError> {
+pub(super) async fn cancel(db: &mut SqliteConnection, id: Uuid) -> Result<CancelFound, StoreError> {
     let row: Option<(i64, String, i64)> =
         query_as("select position, state, last_seq from turns where id = ?").bind(id).fetch_optional(&mut *db).await?;
     let Some((position, state, mut last_seq)) = row else {

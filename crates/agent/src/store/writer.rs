@@ -2,7 +2,7 @@
 
 use super::read::Reader;
 use super::watch::{Watch, Watchers};
-use super::{StoreError, options};
+use super::{StoreError, options, pending};
 use baal_protocol::Event;
 use futures_util::future::BoxFuture;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
@@ -29,6 +29,8 @@ pub struct Store {
     reader: Reader,
     watchers: Watchers,
     writable: Arc<AtomicBool>,
+    pub(super) bell: pending::Bell,
+    database_id: Uuid,
 }
 
 impl Store {
@@ -41,6 +43,8 @@ impl Store {
     pub async fn open(path: &Path) -> Result<(Self, tokio::task::JoinHandle<()>), StoreError> {
         let mut connection = options(path).create_if_missing(true).connect().await?;
         sqlx::migrate!("./migrations").run(&mut connection).await?;
+        let bell = pending::Bell::new();
+        let database_id = pending::database_id(&mut connection).await?;
         let reader = Reader::open(path).await?;
         let (writes, queue) = mpsc::channel(4 * BATCH);
         let watchers = Watchers::default();
@@ -53,12 +57,17 @@ impl Store {
             reopen_after: REOPEN_AFTER,
         };
         let writer = tokio::spawn(writer.work(connection));
-        Ok((Self { writes, reader, watchers, writable }, writer))
+        Ok((Self { writes, reader, watchers, writable, bell, database_id }, writer))
     }
 
     /// Whether changes are taken; `false` from a failure on until the database has been opened and written to again.
     pub fn is_writable(&self) -> bool {
         self.writable.load(Ordering::Relaxed)
+    }
+
+    /// Tells one database from another that took its place.
+    pub fn database_id(&self) -> Uuid {
+        self.database_id
     }
 
     /// What is committed.
@@ -80,12 +89,29 @@ impl Store {
         T: Send + 'static,
         C: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<Changed<T>, StoreError>> + Send + 'static,
     {
+        self.write_then(change, |_| ()).await
+    }
+
+    /// As [`Store::write`]; `after` runs once the change is committed, also where the requester went away.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub(super) async fn write_then<T, C, A>(&self, change: C, after: A) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        C: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<Changed<T>, StoreError>> + Send + 'static,
+        A: FnOnce(&T) + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
         let change: Change = Box::new(move |db| {
             Box::pin(async move {
                 let Changed { value, events } = change(db).await?;
-                // silent-ok: a requester that went away doesn't want to know
-                Ok(Effect { events, reply: Box::new(move || drop(reply.send(value))) })
+                let reply = Box::new(move || {
+                    after(&value);
+                    // silent-ok: a requester that went away doesn't want to know
+                    drop(reply.send(value));
+                });
+                Ok(Effect { events, reply })
             })
         });
         self.writes.send(change).await.map_err(|_| StoreError::NotWritten)?;

@@ -1,7 +1,9 @@
 //! All tools, and which of them a turn is offered.
 
 use super::{Services, Tool, Who};
-use super::{bash, edit_file, list_dir, read_file, recall, remember, web_fetch, web_search, write_file};
+use super::{
+    bash, edit_file, list_dir, read_file, recall, remember, send_file, spawn, web_fetch, web_search, write_file,
+};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 use std::collections::HashMap;
@@ -18,6 +20,8 @@ const TOOLS: &[&Tool] = &[
     &web_search::TOOL,
     &remember::TOOL,
     &recall::TOOL,
+    &send_file::TOOL,
+    &spawn::TOOL,
 ];
 
 /// The tools of this agent.

@@ -1,6 +1,8 @@
 //! What tools work with.
 
 use super::Walls;
+use crate::background::Budget;
+use crate::files::Files;
 use crate::store::Store;
 use crate::web::{Brave, Dns, Fetcher, Policy};
 use crate::workspace::Workspaces;
@@ -23,6 +25,12 @@ pub struct Services {
     pub walls: Walls,
     /// What the agent itself reads and writes there: memory and skills.
     pub workspaces: Workspaces,
+    /// What goes out and comes in beside the words.
+    pub files: Files,
+    /// What the background may spend.
+    pub budget: Budget,
+    /// The model can be shown images.
+    pub sees_images: bool,
     /// Reads the web.
     pub fetcher: Fetcher,
     /// Searches it, where there is a key.
@@ -31,7 +39,7 @@ pub struct Services {
 
 impl Services {
     /// As configured.
-    pub fn new(config: &AgentConfig, store: Store) -> Self {
+    pub fn new(config: &AgentConfig, store: Store, files: Files) -> Self {
         // What is no address was told when the configuration was checked; leaving it out forbids more, never less.
         let policy = Policy::parse(&config.web_allow).unwrap_or_default();
         let dns = Dns::system();
@@ -43,7 +51,16 @@ impl Services {
         };
         let walls = Walls::unknown(config.bash_without_walls);
         let launcher = Arc::new(launcher);
-        let workspaces = Workspaces::new(launcher.clone());
-        Self { store, launcher, workspaces, walls, fetcher: Fetcher::new(policy, dns), brave }
+        Self {
+            store: store.clone(),
+            workspaces: Workspaces::new(launcher.clone()),
+            launcher,
+            walls,
+            files,
+            budget: Budget::new(store, config.background_tokens_per_day, config.owner_chat_id.clone()),
+            sees_images: config.model_sees_images,
+            fetcher: Fetcher::new(policy, dns),
+            brave,
+        }
     }
 }

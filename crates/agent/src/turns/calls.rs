@@ -181,10 +181,11 @@ fn arguments(written: &str) -> Result<Value, ToolError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::Contexts;
+    use crate::files::Files;
     use crate::model::Client;
     use crate::store::Store;
     use crate::tools::{Access, Rules, Services, Tool, Toolbox, TurnKind};
-    use crate::turns::Persona;
     use baal_protocol::{AgentConfig, Role};
     use secrecy::SecretString;
     use serde_json::json;
@@ -221,19 +222,18 @@ mod tests {
         // An error only says that another test was first.
         drop(rustls::crypto::ring::default_provider().install_default());
         let directory = TempDir::new().expect("temp dir");
-        let (store, _writer) = Store::open(&directory.path().join("agent.db")).await.expect("a database");
+        let database = directory.path().join("agent.db");
+        let (store, _writer) = Store::open(&database).await.expect("a database");
+        let files = Files::beside(&database).expect("directories");
         let config = AgentConfig { workspace_path: directory.path().into(), ..AgentConfig::default() };
-        let services = Arc::new(Services::new(&config, store.clone()));
+        let services = Arc::new(Services::new(&config, store.clone(), files));
         let model = Client::new("http://127.0.0.1:1/v1", "m", SecretString::from("k"), Duration::from_secs(1));
-        let persona = Persona {
-            agent_name: "Ada".into(),
-            system_prompt: String::new(),
-            max_history: 10,
-            max_tool_iterations: 10,
-        };
+        let model = model.expect("a client");
+        let contexts = Contexts::new(&config, store.clone(), model.clone(), services.workspaces.clone());
+        let contexts = contexts.await.expect("contexts");
         let rules = Rules::new(&config);
         let (tools, stop) = (Toolbox::new(services), CancellationToken::new());
-        let scheduler = Scheduler::new(store, model.expect("a client"), persona, tools, rules, stop.clone());
+        let scheduler = Scheduler::new(store, model, contexts, 10, tools, rules, stop.clone());
         let who = Who {
             chat_id: "1".into(),
             role: Role::Owner,

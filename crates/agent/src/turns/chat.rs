@@ -3,6 +3,7 @@
 use super::run::{Outcome, run};
 use super::{Scheduler, Shared, lock};
 use crate::store::Started;
+use crate::tools::{HEARTBEAT_CHAT, SUBAGENT_CHAT};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,7 +26,7 @@ pub(super) struct Chat {
 pub(super) struct First {
     pub started: Started,
     pub running: Running,
-    pub permit: OwnedSemaphorePermit,
+    pub permit: Permit,
 }
 
 impl Drop for Chat {
@@ -84,9 +85,16 @@ impl Chat {
         }
     }
 
+    /// No person's chat has such a name.
+    fn is_of_a_person(&self) -> bool {
+        self.chat_id != HEARTBEAT_CHAT && !self.chat_id.starts_with(SUBAGENT_CHAT)
+    }
+
     async fn start(&self, position: i64, id: Uuid) {
         let shared = &self.scheduler.shared;
-        let Some(Ok(_permit)) = shared.shutdown.run_until_cancelled(shared.permits.acquire()).await else {
+        let Some(Some(_permit)) =
+            shared.shutdown.run_until_cancelled(Permit::wait(shared, self.is_of_a_person())).await
+        else {
             return;
         };
         // In the map before the turn is marked as running, so that no cancel falls in between.
@@ -126,6 +134,26 @@ impl Chat {
 
     async fn pause(&self) {
         self.scheduler.shared.shutdown.run_until_cancelled(tokio::time::sleep(AFTER_FAILURE)).await;
+    }
+}
+
+/// Leave to be at work; what works in the background holds two.
+pub(super) struct Permit {
+    _background: Option<OwnedSemaphorePermit>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Permit {
+    /// `None` where too many turns are at work.
+    pub(super) fn at_once(shared: &Shared, of_a_person: bool) -> Option<Self> {
+        let background = if of_a_person { None } else { Some(shared.background.clone().try_acquire_owned().ok()?) };
+        Some(Self { _background: background, _turn: shared.permits.clone().try_acquire_owned().ok()? })
+    }
+
+    /// `None` only where nothing runs any more.
+    async fn wait(shared: &Shared, of_a_person: bool) -> Option<Self> {
+        let background = if of_a_person { None } else { Some(shared.background.clone().acquire_owned().await.ok()?) };
+        Some(Self { _background: background, _turn: shared.permits.clone().acquire_owned().await.ok()? })
     }
 }
 

@@ -1,18 +1,17 @@
 //! How a turn ends: its last events, what is remembered, and what is said unasked.
 
 use super::ask::{End, Said};
+use crate::background::is_ok;
 use crate::model::Usage;
 use crate::store::{Finish, Store, ToolResult};
 use crate::tools::{TurnKind, Who};
-use baal_protocol::{EventKind, TurnState};
+use baal_protocol::{EventKind, PendingSource, TurnState};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 /// Longest wait between two tries to store something.
 const MAX_STORE_WAIT: Duration = Duration::from_secs(30);
-/// A heartbeat's answer when there is nothing to say.
-const HEARTBEAT_OK: &str = "HEARTBEAT_OK";
 
 /// Why a turn ends.
 pub(super) enum Last {
@@ -66,15 +65,13 @@ impl Ending<'_> {
         if !answer.is_empty() {
             events.push(EventKind::Text { content: answer.clone() });
         }
-        let pending = self.who.deliver_to.as_ref().and_then(|chat_id| {
-            let (source, content) = unasked(self.who.kind, state, &answer, error.as_deref())?;
-            Some((chat_id.clone(), source, content))
-        });
+        let pending = unasked(self.who.kind, self.position, state, &answer, error.as_deref());
         events.extend(error.map(|content| EventKind::Error { content }));
         if let Some(Usage { prompt_tokens, completion_tokens, cost }) = self.usage {
             events.push(EventKind::Usage { prompt_tokens, completion_tokens, cost });
         }
-        let remembered = self.rounds > 0 || !answer.is_empty();
+        // What works in the background leaves its last words in the history of the chat that it works for.
+        let remembered = self.who.kind == TurnKind::Chat && (self.rounds > 0 || !answer.is_empty());
         Finish {
             position: self.position,
             state,
@@ -90,19 +87,30 @@ impl Ending<'_> {
 }
 
 /// What a turn without a person says at its end: source and content of a pending message.
-fn unasked(kind: TurnKind, state: TurnState, answer: &str, error: Option<&str>) -> Option<(&'static str, String)> {
+fn unasked(
+    kind: TurnKind,
+    position: i64,
+    state: TurnState,
+    answer: &str,
+    error: Option<&str>,
+) -> Option<(PendingSource, String)> {
     let answer = answer.trim();
     match kind {
         TurnKind::Chat => None,
-        _ if state == TurnState::Cancelled => None,
+        // It looks again later, so neither a failure nor half an answer is worth a message.
         TurnKind::Heartbeat => {
-            let says_something = !answer.is_empty() && answer != HEARTBEAT_OK;
-            says_something.then(|| ("heartbeat", answer.to_owned()))
+            let says_something = state == TurnState::Done && error.is_none() && !answer.is_empty() && !is_ok(answer);
+            says_something.then(|| (PendingSource::Heartbeat, answer.to_owned()))
         }
         TurnKind::Subagent => {
-            let parts = [Some(answer).filter(|answer| !answer.is_empty()), error];
-            let content = parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n");
-            (!content.is_empty()).then_some(("subagent", content))
+            let how = match (state, error) {
+                (TurnState::Cancelled, _) => "was cancelled.".to_owned(),
+                (_, Some(error)) => format!("could not finish: {error}"),
+                (_, None) if answer.is_empty() => "is done and has nothing to say.".to_owned(),
+                (_, None) => "is done:".to_owned(),
+            };
+            let content = format!("Subagent {position} {how}\n\n{answer}");
+            Some((PendingSource::Subagent, content.trim_end().to_owned()))
         }
     }
 }
@@ -213,16 +221,19 @@ mod tests {
 
     #[test]
     fn what_works_in_the_background_is_delivered_and_counted() {
+        let says = |finish: Finish| finish.pending.map(|(source, content)| (source.as_str(), content));
         let subagent = finish(TurnKind::Subagent, 1, said("found it", End::Whole));
-        assert_eq!(subagent.pending, Some(("7".into(), "subagent", "found it".into())));
-        assert_eq!(subagent.spent_tokens, 5);
+        assert_eq!((subagent.spent_tokens, subagent.remembered), (5, false));
+        assert_eq!(says(subagent), Some(("subagent", "Subagent 1 is done:\n\nfound it".into())));
         let failed = finish(TurnKind::Subagent, 1, said("", End::Broken(ModelError::Key)));
-        assert_eq!(failed.pending, Some(("7".into(), "subagent", ModelError::Key.to_string())));
+        assert_eq!(says(failed), Some(("subagent", format!("Subagent 1 could not finish: {}", ModelError::Key))));
+        let cancelled = finish(TurnKind::Subagent, 1, Last::Stopped);
+        assert_eq!(says(cancelled), Some(("subagent", "Subagent 1 was cancelled.".into())));
         let quiet = finish(TurnKind::Heartbeat, 1, said(" HEARTBEAT_OK\n", End::Whole));
-        assert_eq!(quiet.pending, None);
+        assert_eq!(says(quiet), None);
         let loud = finish(TurnKind::Heartbeat, 1, said("Rain is coming.", End::Whole));
-        assert_eq!(loud.pending, Some(("7".into(), "heartbeat", "Rain is coming.".into())));
-        assert_eq!(finish(TurnKind::Subagent, 1, Last::Stopped).pending, None);
+        assert_eq!(says(loud), Some(("heartbeat", "Rain is coming.".into())));
+        assert_eq!(says(finish(TurnKind::Heartbeat, 1, said("half", End::Broken(ModelError::Broken)))), None);
     }
 
     #[test]

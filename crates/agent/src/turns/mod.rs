@@ -12,9 +12,9 @@ mod run;
 use crate::context::Contexts;
 use crate::model::Client;
 use crate::store::{Accepted, Cancelled, NewTurn, Standing, Started, Store, StoreError};
-use crate::tools::{Rules, Toolbox};
+use crate::tools::{Rules, Toolbox, TurnKind};
 use baal_protocol::TurnState;
-use chat::{Chat, First, Running};
+use chat::{Chat, First, Permit, Running};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
@@ -25,6 +25,8 @@ use uuid::Uuid;
 
 /// Turns at work at the same time; more wait in the database. Bounds memory: a turn holds its history.
 const AT_ONCE: usize = 64;
+/// Of them, those that no person's message began: people go first.
+const BACKGROUND_AT_ONCE: usize = 4;
 
 /// Runs turns. Clones share it.
 #[derive(Clone)]
@@ -41,6 +43,8 @@ struct Shared {
     tools: Toolbox,
     rules: Arc<Rules>,
     permits: Arc<Semaphore>,
+    /// Held beside one of them by what works in the background.
+    background: Arc<Semaphore>,
     /// One task per chat with open turns; `true` when something came since it last looked.
     chats: Mutex<HashMap<String, bool>>,
     /// Stops the model and the tools of a running turn.
@@ -68,6 +72,7 @@ impl Scheduler {
             tools,
             rules: Arc::new(rules),
             permits: Arc::new(Semaphore::new(AT_ONCE)),
+            background: Arc::new(Semaphore::new(BACKGROUND_AT_ONCE)),
             chats: Mutex::default(),
             running: Mutex::default(),
             shutdown,
@@ -122,7 +127,7 @@ impl Scheduler {
     async fn accept_idle(&self, turn: NewTurn, chat: Chat) -> Result<Accepted, StoreError> {
         let shared = &self.shared;
         // silent-ok: where too many turns are at work it is queued
-        let permit = shared.permits.clone().try_acquire_owned().ok();
+        let permit = Permit::at_once(shared, turn.kind == TurnKind::Chat);
         // In the map before the turn is marked as running, so that no cancel falls in between.
         let running = Running::enter(shared.clone(), turn.id);
         let (id, request, kind, deliver_to) = (turn.id, turn.request.clone(), turn.kind, turn.deliver_to.clone());
@@ -167,13 +172,20 @@ impl Scheduler {
     }
 
     /// Forgets a conversation, also where the caller stops waiting. A turn of it that is at work goes on, and begins the new
-    /// history. The answer counts messages.
+    /// history; subagents of the chat stop. The answer counts messages.
     ///
     /// # Errors
     /// Nothing was deleted.
     pub async fn delete_chat(&self, chat_id: &str) -> Result<i64, StoreError> {
-        let (contexts, chat_id) = (self.shared.contexts.clone(), chat_id.to_owned());
-        self.to_its_end(async move { contexts.delete_chat(&chat_id).await }).await
+        let (scheduler, chat_id) = (self.clone(), chat_id.to_owned());
+        self.to_its_end(async move {
+            let deleted = scheduler.shared.contexts.delete_chat(&chat_id).await?;
+            for subagent in deleted.subagents {
+                scheduler.stop(subagent);
+            }
+            Ok(deleted.messages)
+        })
+        .await
     }
 
     /// Runs work that must not end between its commit and what follows: a request is dropped with its connection.

@@ -6,12 +6,15 @@ use super::calls::{self, Brought, Round};
 use super::ending::{Ending, Last, insist, spent, store_finish, sum};
 use crate::clock;
 use crate::context::Conversation;
+use crate::files::Arrived;
 use crate::model::{Message, ToolCall, Usage};
 use crate::store::{self, Finish, Results, Standing, Started, StoreError, StoredMessage};
 use crate::tools::{Offer, TurnKind, Who};
 use baal_protocol::{ChatRequest, EventKind, TurnState};
+use std::collections::HashMap;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 /// Rounds of tools of a subagent at most.
 const SUBAGENT_ROUNDS: u32 = 15;
@@ -64,6 +67,7 @@ pub(super) async fn run(
         rounds: standing.rounds,
         usage: None,
         conversation: None,
+        arrived: HashMap::new(),
         // Whoever saw pieces of an answer that a restart interrupted gets the new one whole, not pieces of both.
         deltas_unwanted: had_deltas,
     };
@@ -102,6 +106,8 @@ struct Turn<'a> {
     usage: Option<Usage>,
     /// From the first question on.
     conversation: Option<Conversation>,
+    /// What became of the attachments, by path.
+    arrived: HashMap<String, Arrived>,
     deltas_unwanted: bool,
 }
 
@@ -117,6 +123,9 @@ impl Turn<'_> {
             return Ok(outcome);
         }
         loop {
+            if let Some(why) = self.is_out_of_budget().await? {
+                return Ok(self.finish(Last::Fatal(why), Brought::default()).await);
+            }
             let exhausted = self.rounds >= self.max_rounds;
             let said = self.ask(exhausted).await?;
             self.usage = sum(self.usage, said.usage);
@@ -133,6 +142,15 @@ impl Turn<'_> {
         }
     }
 
+    /// Why what works in the background may not ask the model any more today.
+    async fn is_out_of_budget(&self) -> Result<Option<String>, StoreError> {
+        if self.who.kind == TurnKind::Chat {
+            return Ok(None);
+        }
+        let services = self.scheduler.shared.tools.services();
+        Ok(if services.budget.is_left().await? { None } else { Some(services.budget.reached()) })
+    }
+
     /// Tells of calls that an earlier life of the agent left behind: they may have run, so they don't run again.
     async fn resume(&self, standing: Standing) -> Next {
         let open = standing.calls.get(standing.answered..).unwrap_or_default();
@@ -144,9 +162,9 @@ impl Turn<'_> {
     }
 
     async fn ask(&mut self, exhausted: bool) -> Result<Said, StoreError> {
+        let own = self.own_messages().await?;
         let shared = &self.scheduler.shared;
         let tools = if exhausted { None } else { self.offer.described() };
-        let own = self.own_messages().await?;
         let conversation = match &mut self.conversation {
             Some(conversation) => conversation,
             None => {
@@ -169,18 +187,29 @@ impl Turn<'_> {
         let mut said = ask(&shared.model, &messages, tools, deltas, self.stop).await;
         if let Some(usage) = &said.usage {
             conversation.counted(usage).await;
+        } else if self.who.kind != TurnKind::Chat && !(said.text.is_empty() && said.calls.is_empty()) {
+            // The cap holds also where the service counts nothing.
+            said.usage = Some(estimate(&messages, &said));
         }
         said.usage = sum(conversation.take_spent(), said.usage);
         Ok(said)
     }
 
     /// What was said in this turn. Before its first round that is in the request.
-    async fn own_messages(&self) -> Result<Vec<Message>, StoreError> {
-        if self.rounds == 0 {
-            return Ok(vec![StoredMessage::of_request(&self.request).into_message()]);
+    async fn own_messages(&mut self) -> Result<Vec<Message>, StoreError> {
+        let stored = if self.rounds == 0 {
+            vec![StoredMessage::of_request(&self.request)]
+        } else {
+            self.scheduler.shared.store.read().turn_messages(self.position).await?
+        };
+        let services = self.scheduler.shared.tools.services();
+        for attachment in stored.iter().flat_map(|stored| &stored.attachments) {
+            if !self.arrived.contains_key(&attachment.path) {
+                let brought = services.files.bring_in(&attachment.path, &services.launcher, &self.who.root()).await;
+                self.arrived.insert(attachment.path.clone(), brought);
+            }
         }
-        let stored = self.scheduler.shared.store.read().turn_messages(self.position).await?;
-        Ok(stored.into_iter().map(StoredMessage::into_message).collect())
+        Ok(stored.into_iter().map(|stored| stored.into_message(&self.arrived, services.sees_images)).collect())
     }
 
     /// Runs what the model called. Everything is stored before it is run, and its result before the next is.
@@ -272,10 +301,19 @@ impl Turn<'_> {
         };
         // After rounds of tools the next turn reads the database again: that costs little beside what they cost.
         let left = (self.rounds == 0).then(|| self.left_in_history(&finish));
+        // What is said unasked becomes part of that chat's history, which is read anew.
+        let told = finish.pending.as_ref().and(self.who.deliver_to.clone());
         match store_finish(&shared.store, &shared.shutdown, finish).await {
             Some(true) => {
                 if let (Some(messages), Some(conversation)) = (left, self.conversation.take()) {
                     conversation.ended(messages);
+                }
+                if let Some(chat_id) = told {
+                    shared.contexts.has_changed(&chat_id);
+                }
+                // The owner is told of a cap that this turn reached.
+                if let Err(e) = self.is_out_of_budget().await {
+                    error!(error = %e, "what the background has spent cannot be read");
                 }
                 outcome
             }
@@ -289,13 +327,24 @@ impl Turn<'_> {
         if !finish.remembered {
             return Vec::new();
         }
-        let said = StoredMessage::of_request(&self.request).into_message();
+        let said = StoredMessage::of_request(&self.request).into_message(&self.arrived, false);
         let answer = (!finish.answer.is_empty()).then(|| Message::assistant(finish.answer.clone()));
         [said].into_iter().chain(answer).collect()
     }
 
     fn is_shutting_down(&self) -> bool {
         self.scheduler.shared.shutdown.is_cancelled()
+    }
+}
+
+/// Tokens by the rule of thumb: four bytes each.
+fn estimate(messages: &[Message], said: &Said) -> Usage {
+    let tokens = |bytes: usize| i64::try_from(bytes.div_ceil(4)).unwrap_or(i64::MAX);
+    let called: usize = said.calls.iter().map(|call| call.name.len() + call.arguments.len()).sum();
+    Usage {
+        prompt_tokens: tokens(messages.iter().map(Message::bytes).sum()),
+        completion_tokens: tokens(said.text.len() + called),
+        cost: None,
     }
 }
 

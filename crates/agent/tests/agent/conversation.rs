@@ -41,7 +41,7 @@ async fn version_and_pending_answer_and_errors_are_json() {
     let version: Version = agent.get("/version").send().await.expect("answer").json().await.expect("version");
     assert_eq!(version.protocol, 2);
     let pending: Value = agent.get("/pending").send().await.expect("answer").json().await.expect("json");
-    assert_eq!(pending, json!({"messages": []}));
+    assert_eq!(pending["messages"], json!([]));
 
     let unknown = uuid::Uuid::new_v4();
     let large = json!({"message": "x".repeat(1024 * 1024), "chat_id": "1"});

@@ -1,8 +1,11 @@
 //! The real binary against the LibertAI simulator.
 
+mod background;
 mod conversation;
 mod failures;
+mod files;
 mod memory;
+mod pending;
 mod process;
 mod restart;
 mod resuming;
@@ -12,3 +15,4 @@ mod storage;
 mod support;
 mod tools;
 mod turns;
+mod uploads;
