@@ -100,6 +100,10 @@ impl Heartbeat {
     }
 
     async fn beat(&self) -> Result<Beat, NoBeat> {
+        // Asked again with the turn's own commit; here so that nobody opens the file every two seconds in the meantime.
+        if self.store.read().next_open_turn(&self.owner_chat_id).await?.is_some() {
+            return Ok(Beat::Busy);
+        }
         let Some(todo) = self.todo().await? else {
             self.store.skip_beat().await?;
             return Ok(Beat::Taken);

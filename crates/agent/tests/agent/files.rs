@@ -24,18 +24,13 @@ pub fn call(name: &str, arguments: &Value) -> Value {
     json!({"tool_calls": [{"name": name, "arguments": arguments.to_string()}]})
 }
 
-/// The files that events announce.
+/// The files that events announce: path and caption.
 fn sent(events: &[Event]) -> Vec<(&str, Option<&str>)> {
-    let file = |event: &'_ Event| match &event.kind {
-        EventKind::File { path, caption } => Some((path.clone(), caption.clone())),
-        _ => None,
-    };
     events
         .iter()
-        .filter(|event| file(event).is_some())
-        .map(|event| match &event.kind {
-            EventKind::File { path, caption } => (path.as_str(), caption.as_deref()),
-            _ => ("", None),
+        .filter_map(|event| match &event.kind {
+            EventKind::File { path, caption } => Some((path.as_str(), caption.as_deref())),
+            _ => None,
         })
         .collect()
 }
@@ -176,4 +171,47 @@ async fn attachments_are_in_the_workspace_and_images_before_the_models_eyes_also
     let last = model.sim.requests().pop().expect("asked");
     assert!(last["messages"][1]["content"].as_str().is_some_and(|said| said.contains(&image.path)), "{last}");
     assert_eq!(model.sim.violations(), Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn what_comes_with_a_message_that_steers_a_turn_is_there_too() {
+    let model = Model::start().await;
+    let mut first = call("nothing", &json!({}));
+    first["delay_ms"] = json!(1500);
+    model.script(json!({"match": "a long task", "replies": [first]}));
+    model.script(json!({"match": "and this", "replies": [{"content": "both"}]}));
+    let agent = Agent::start(&model).await;
+    let events = agent.chat(says("owner", "1", "a long task")).await;
+    let turn = Uuid::new_v4();
+    let path = uploaded(&agent, turn, "plan.txt", b"the plan").await.path;
+    let mut body = says("owner", "1", "and this");
+    body["turn_id"] = json!(turn);
+    body["mode"] = json!("steer");
+    body["attachments"] = json!([{"path": path, "name": "plan.txt"}]);
+    let steered = agent.chat(body).await.rest().await;
+    assert!(steered.iter().any(|event| matches!(event.kind, EventKind::Steered { .. })), "{steered:?}");
+    assert_eq!(text(&events.rest().await), "both");
+    assert_eq!(std::fs::read(owners(&agent).join(&path)).expect("there"), b"the plan");
+    let said = model.sim.requests().pop().expect("asked")["messages"].to_string();
+    assert!(said.contains(&format!("8 bytes, as {path}")), "{said}");
+}
+
+#[tokio::test]
+async fn the_largest_file_goes_out_and_one_byte_more_does_not() {
+    let model = Model::start().await;
+    let agent = Agent::start(&model).await;
+    let largest = usize::try_from(baal_protocol::MAX_FILE_BYTES).expect("fits");
+    std::fs::write(owners(&agent).join("largest"), vec![b'x'; largest]).expect("write");
+    std::fs::write(owners(&agent).join("larger"), vec![b'x'; largest + 1]).expect("write");
+    for name in ["largest", "larger"] {
+        model.script(json!({"replies": [call("send_file", &json!({"path": name})), {"content": "done"}]}));
+        let events = agent.chat(says("owner", "1", "send it")).await.rest().await;
+        let [(path, None)] = sent(&events)[..] else {
+            assert_eq!((name, sent(&events).len()), ("larger", 0), "{events:?}");
+            continue;
+        };
+        let bytes = agent.get(&format!("/files/{path}")).send().await.expect("answer").bytes().await.expect("bytes");
+        assert_eq!((name, bytes.len()), ("largest", largest));
+    }
+    assert_eq!(status(&agent, "larger").await, StatusCode::PAYLOAD_TOO_LARGE);
 }
