@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use uuid::Uuid;
 
 /// What is to be done, in the owner's workspace.
 const FILE: &str = "HEARTBEAT.md";
@@ -145,7 +144,7 @@ impl Heartbeat {
              with your tools where needed; you may edit the file. What you say at the end is sent to the owner. If there \
              is nothing that the owner should hear now, answer just HEARTBEAT_OK.]\n\n{todo}"
         );
-        turn(TurnKind::Heartbeat, Uuid::new_v4(), HEARTBEAT_CHAT.to_owned(), message, Role::Owner, &self.owner_chat_id)
+        turn(TurnKind::Heartbeat, HEARTBEAT_CHAT.to_owned(), message, Role::Owner, &self.owner_chat_id)
     }
 }
 

@@ -11,8 +11,6 @@ pub use heartbeat::{Heartbeat, is_ok};
 use crate::store::{NewTurn, Store, StoreError};
 use crate::tools::TurnKind;
 use baal_protocol::{ChatRequest, Mode, Role, Sender};
-use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 /// The day's cap on tokens. Clones share it.
 #[derive(Clone)]
@@ -50,23 +48,18 @@ impl Budget {
 }
 
 /// A turn that no person's message began.
-fn turn(kind: TurnKind, id: Uuid, chat_id: String, message: String, role: Role, deliver_to: &str) -> NewTurn {
-    NewTurn {
-        id,
-        body_sha256: Sha256::digest(&message).into(),
-        request: ChatRequest {
-            message,
-            chat_id,
-            turn_id: None,
-            sender: Some(Sender { id: 0, name: String::new(), role }),
-            language_code: None,
-            stream: false,
-            mode: Mode::Queue,
-            attachments: Vec::new(),
-        },
-        kind,
-        deliver_to: Some(deliver_to.to_owned()),
-    }
+fn turn(kind: TurnKind, chat_id: String, message: String, role: Role, deliver_to: &str) -> NewTurn {
+    let request = ChatRequest {
+        message,
+        chat_id,
+        turn_id: None,
+        sender: Some(Sender { id: 0, name: String::new(), role }),
+        language_code: None,
+        stream: false,
+        mode: Mode::Queue,
+        attachments: Vec::new(),
+    };
+    NewTurn::background(kind, request, deliver_to.to_owned())
 }
 
 /// The turn of a subagent that works for the chat `deliver_to`, with the rights of whoever had it spawned.
@@ -76,5 +69,5 @@ pub fn subagent(chat_id: String, task: &str, role: Role, deliver_to: &str) -> Ne
          question, so decide by yourself. Your last message is all that will be delivered: say there what came out, \
          complete and understandable without anything before it.]"
     );
-    turn(TurnKind::Subagent, Uuid::new_v4(), chat_id, message, role, deliver_to)
+    turn(TurnKind::Subagent, chat_id, message, role, deliver_to)
 }
