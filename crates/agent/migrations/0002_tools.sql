@@ -29,7 +29,8 @@ drop table messages;
 alter table new_messages rename to messages;
 
 create index messages_chat on messages (chat_id, id);
-create index messages_turn on messages (turn, id) where turn > 0;
+-- Not partial: SQLite would not use it for `turn = ?`, since it does not know what will be bound.
+create index messages_turn on messages (turn, id);
 
 -- What took the place of a chat's older messages in what the model reads. The messages stay, to be searched.
 create table summaries (
