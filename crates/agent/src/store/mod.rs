@@ -17,6 +17,8 @@ mod read;
 mod rounds;
 mod search;
 mod summaries;
+#[cfg(test)]
+mod tests;
 mod turns;
 mod watch;
 mod writer;

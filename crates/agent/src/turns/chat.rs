@@ -4,6 +4,7 @@ use super::run::{Outcome, run};
 use super::{Scheduler, Shared, lock};
 use crate::store::Started;
 use crate::tools::{HEARTBEAT_CHAT, SUBAGENT_CHAT};
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -162,18 +163,28 @@ pub(super) struct Running {
     shared: Arc<Shared>,
     id: Uuid,
     pub stop: CancellationToken,
+    /// There was none yet. A turn that is taken in has an entry before it is known whether its id is new.
+    entered: bool,
 }
 
 impl Running {
     pub(super) fn enter(shared: Arc<Shared>, id: Uuid) -> Self {
         let stop = shared.shutdown.child_token();
-        lock(&shared.running).insert(id, stop.clone());
-        Self { shared, id, stop }
+        let entered = match lock(&shared.running).entry(id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(entry) => {
+                entry.insert(stop.clone());
+                true
+            }
+        };
+        Self { shared, id, stop, entered }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        lock(&self.shared.running).remove(&self.id);
+        if self.entered {
+            lock(&self.shared.running).remove(&self.id);
+        }
     }
 }

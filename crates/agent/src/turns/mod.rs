@@ -104,21 +104,21 @@ impl Scheduler {
         let scheduler = self.clone();
         self.to_its_end(async move {
             let (id, chat_id) = (turn.id, turn.request.chat_id.clone());
-            let Some(chat) = scheduler.enter(&chat_id) else {
-                let accepted = scheduler.shared.store.accept(turn, false).await?;
-                // Also for a known turn: waking costs nothing where there is nothing to do.
-                scheduler.wake(&chat_id);
-                return Ok(accepted);
-            };
-            let accepted = scheduler.accept_idle(turn, chat).await;
-            if let Ok(accepted) = accepted {
-                match accepted {
-                    Accepted::New { .. } => info!(turn.id = %id, "turn accepted"),
-                    Accepted::Known => info!(turn.id = %id, "known turn asked for again"),
-                    Accepted::Conflict => {}
+            let accepted = match scheduler.enter(&chat_id) {
+                Some(chat) => scheduler.accept_idle(turn, chat).await?,
+                None => {
+                    let accepted = scheduler.shared.store.accept(turn, false).await?;
+                    // Also for a known turn: waking costs nothing where there is nothing to do.
+                    scheduler.wake(&chat_id);
+                    accepted
                 }
+            };
+            match accepted {
+                Accepted::New { .. } => info!(turn.id = %id, "turn accepted"),
+                Accepted::Known => info!(turn.id = %id, "known turn asked for again"),
+                Accepted::Conflict => {}
             }
-            accepted
+            Ok(accepted)
         })
         .await
     }
