@@ -34,7 +34,8 @@ impl Machine {
     /// # Errors
     /// What is missing on this host, in the script's words.
     pub fn start() -> anyhow::Result<Self> {
-        let name = format!("walls-{}", std::process::id());
+        // A name brings an existing machine of E2E_VM=qemu back, which saves minutes.
+        let name = std::env::var("E2E_MACHINE").unwrap_or_else(|_| format!("walls-{}", std::process::id()));
         let output = Command::new(script())
             .args(["up", &name])
             .stderr(Stdio::inherit())

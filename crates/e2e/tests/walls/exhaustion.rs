@@ -11,10 +11,10 @@ const SERVER_SMALL: &str = "rss=$(awk '/VmRSS/ {print $2}' /proc/$(systemctl sho
      echo \"server: $rss KiB\"; [ \"$rss\" -le 65536 ]";
 
 pub const ATTACKS: &[Attack] = &[
-    Attack::untried("fill the disk: many files", "for i in $(seq 2000); do head -c 1M /dev/zero > fill$i || break; done; ls fill* | wc -l").seconds(60).checked(ROOM_LEFT),
+    Attack::untried("fill the disk: many files", "for i in $(seq 5000); do head -c 1M /dev/zero > fill$i || break; done; ls fill* | wc -l").seconds(60).checked(ROOM_LEFT),
     Attack::untried("fill the disk: one file", "yes > fill").seconds(60).checked(ROOM_LEFT),
-    Attack::untried("fill the disk: fallocate", "fallocate -l 230M fill && breach; for i in $(seq 30); do fallocate -l 10M fill$i; done; ls -s fill*").checked(ROOM_LEFT),
-    Attack::untried("fill the disk: sparse files, then written", "truncate -s 10T fill && breach; truncate -s 900M fill; dd if=/dev/zero of=fill bs=1M count=900 conv=notrunc 2>&1 | tail -n 1")
+    Attack::untried("fill the disk: fallocate", "fallocate -l 2900M fill && breach; for i in $(seq 300); do fallocate -l 10M fill$i; done; ls -s fill*").checked(ROOM_LEFT),
+    Attack::untried("fill the disk: sparse files, then written", "truncate -s 10T fill && breach; for i in 1 2 3 4; do truncate -s 900M fill$i; dd if=/dev/zero of=fill$i bs=1M count=900 conv=notrunc 2>&1 | tail -n 1; done")
         .seconds(60)
         .checked(ROOM_LEFT),
     Attack::untried("fill the disk: deleted but open files", "python3 -c '\nimport os\nheld = []\nwhile True:\n  f = open(\"fill\", \"wb\"); os.unlink(\"fill\"); held.append(f)\n  for _ in range(20): f.write(bytes(1 << 20)); f.flush()'")

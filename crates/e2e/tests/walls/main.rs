@@ -19,9 +19,14 @@ const OWNER: Speaker = Speaker { id: 1, role: "owner" };
 const EVE: Speaker = Speaker { id: 666, role: "visitor" };
 const BOB: Speaker = Speaker { id: 77, role: "visitor" };
 
-/// Server and database share a small disk with the workspaces, so that it can be filled.
+/// Server and database share a small disk with the workspaces, so that it can be filled: a real file system, or where there
+/// are no loop devices one in memory, which is larger because it is faster to fill.
 const SMALL_DISK: &str = "mkdir -p /srv/small /var/lib/baal-agent /var/lib/baal-tools
-mount -t tmpfs -o size=256m,nr_inodes=20000,mode=755 small /srv/small
+if losetup -f >/dev/null 2>&1; then
+    truncate -s 3G /srv/small.img && mkfs.ext4 -q -N 40000 /srv/small.img && mount -o loop /srv/small.img /srv/small
+else
+    mount -t tmpfs -o size=3g,nr_inodes=40000,mode=755 small /srv/small
+fi
 for d in baal-agent baal-tools; do mkdir -p /srv/small/$d; mount --bind /srv/small/$d /var/lib/$d; done";
 
 /// After every attack: the server is the same process and answers, and nothing of the tools' user runs.
@@ -147,7 +152,7 @@ async fn no_attack_succeeds() -> anyhow::Result<()> {
     for (speaker, canary) in [(OWNER, "CANARY-owner"), (BOB, "CANARY-bob")] {
         let note = ToolCall { name: "write_file", arguments: json!({"path": "private.txt", "content": canary}) };
         let turn = siege.rig.turn(speaker, &[note]).await?;
-        ensure!(turn.results.len() == 1, "{turn:?}");
+        ensure!(turn.results.len() == 1 && !turn.results[0].contains("error"), "{turn:?}");
     }
     let (of_owner, of_bob) = (siege.file_with("CANARY-owner")?, siege.file_with("CANARY-bob")?);
     siege.note_server();

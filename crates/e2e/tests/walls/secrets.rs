@@ -82,7 +82,7 @@ P"#,
     ),
     Attack::untried(
         "another chat's file, by chroot",
-        "chroot \"$(dirname {victim})\" true; cd \"$(dirname {victim})\" && breach",
+        "chroot \"$(dirname {victim})\" true && breach; cd \"$(dirname {victim})\" && cat private.txt",
     ),
     Attack::new("another chat's file, by moving it", "mv {victim} mine && cat mine; mv mine {victim}")
         .checked("test -e {victim}"),
@@ -106,12 +106,12 @@ P"#,
         "open the workspaces to all",
         "chmod 777 . .. ../.. \"$(dirname {victim})\" {victim} /var/lib/baal-tools",
     )
-    .checked("! setpriv --reuid nobody --regid nogroup --clear-groups cat {victim}; chmod 600 {victim}"),
+    .checked("r=0; setpriv --reuid nobody --regid nogroup --clear-groups cat {victim} && r=1; chmod 600 {victim}; chmod 700 \"$(dirname {victim})\" /var/lib/baal-tools/workspace; [ $r = 0 ]"),
     Attack::untried(
         "spoil another chat's file by its mode",
         "chmod 000 {victim} && breach; chmod 000 \"$(dirname {victim})\" && breach",
     )
-    .checked("[ \"$(stat -c %a {victim})\" = 600 ]"),
+    .checked("m=$(stat -c %a {victim} \"$(dirname {victim})\" | paste -sd ' '); chmod 600 {victim}; chmod 700 \"$(dirname {victim})\"; [ \"$m\" = '600 700' ]"),
     Attack::new("find out about another chat's file", "stat {victim} && breach; [ -e {victim} ] && breach"),
     Attack::untried(
         "notes of another chat in /tmp and /dev/shm",
@@ -127,7 +127,14 @@ P"#,
         "become root: setuid(2) and capabilities",
         "python3 -c 'import os; os.setuid(0)' && breach; grep -E '^Cap(Eff|Prm): +0*[1-9a-f]' /proc/self/status && breach; grep 'NoNewPrivs:.0' /proc/self/status && breach",
     ),
-    Attack::new("leave a setuid program behind", "cp /bin/sh s && chmod 4755 s; [ -u s ] && breach; rm -f s"),
+    Attack::untried(
+        "leave a setuid program for others",
+        "cp /bin/sh s && chmod 6755 s && chmod 755 . .. ../..; ls -l s",
+    )
+    .checked(
+        "for s in /var/lib/baal-tools/workspace/owner/s /var/lib/baal-tools/workspace/chats/*/s; do [ ! -e $s ] || ! setpriv --reuid nobody \
+         --regid nogroup --clear-groups $s -c id || exit 1; rm -f $s; done; chmod 700 /var/lib/baal-tools/workspace",
+    ),
     Attack::untried("make a device node", "mknod disk b 8 0 && breach; mknod zero c 1 5 && breach; rm -f disk zero"),
     Attack::new("read the password hashes", "grep -q . /etc/shadow && breach"),
     Attack::new(
