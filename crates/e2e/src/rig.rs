@@ -137,6 +137,8 @@ impl Rig {
             "agent_secret": self.secret, "port": PORT, "db_path": "/var/lib/baal-agent/agent.db",
             "workspace_path": "/var/lib/baal-tools/workspace", "tools_socket": "/run/baal-tools.sock",
             "owner_chat_id": "1", "heartbeat_interval": 0,
+            // Stands for the internet, from where a redirect may lead anywhere.
+            "web_allow": ["198.51.100.0/24"],
         });
         if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
             config.extend(more);

@@ -275,7 +275,7 @@ impl Server {
             root: files.path.clone(),
             temporary: self.session.temporary.path.clone(),
             // A visitor's command has no business with what others run: command lines tell a lot.
-            processes: files.root == Root::Owner,
+            visitor: files.root != Root::Owner,
             launcher: std::process::id(),
             cgroup: cgroup.as_ref().map(|cgroup| cgroup.path.clone()),
             limits: Limits {

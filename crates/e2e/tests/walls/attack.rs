@@ -23,12 +23,14 @@ pub struct Attack {
     pub check: &'static str,
     /// Root, without walls, succeeds with the same command: so it is the walls that stop it.
     pub bites: bool,
+    /// The owner may do it: visitors' files are on the owner's machine.
+    pub owner_may: bool,
 }
 
 impl Attack {
     /// Succeeds if it prints a secret or calls `breach`; succeeds for root.
     pub const fn new(name: &'static str, command: &'static str) -> Self {
-        Self { name, command, seconds: 30, prepare: "", check: "", bites: true }
+        Self { name, command, seconds: 30, prepare: "", check: "", bites: true, owner_may: false }
     }
 
     /// One that is not tried as root: root would break the machine with it, or is not stopped by what is attacked.
@@ -42,6 +44,10 @@ impl Attack {
 
     pub const fn prepared(self, prepare: &'static str) -> Self {
         Self { prepare, ..self }
+    }
+
+    pub const fn visitors_only(self) -> Self {
+        Self { owner_may: true, ..self }
     }
 
     pub const fn seconds(self, seconds: u64) -> Self {

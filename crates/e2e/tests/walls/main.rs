@@ -183,7 +183,7 @@ async fn no_attack_succeeds() -> anyhow::Result<()> {
     siege.note_server();
     for (who, speaker, victim) in [("owner", OWNER, of_bob), ("visitor with bash", EVE, of_owner)] {
         siege.place.victim = victim;
-        for attack in &shell {
+        for attack in shell.iter().filter(|attack| speaker != OWNER || !attack.owner_may) {
             siege.shell(attack, who, speaker).await;
         }
         let attacks = tools::planted(&siege.place);
@@ -229,6 +229,11 @@ async fn good_things_work(siege: &mut Siege) -> anyhow::Result<()> {
     ] {
         let turn = siege.rig.turn(OWNER, &[ToolCall::bash(command, 30)]).await?;
         ensure!(turn.results.iter().any(|result| result.contains(expected)), "{command}: {turn:?}");
+    }
+    for url in ["http://198.51.100.1/", "http://far.e2e/"] {
+        let fetch = ToolCall { name: "web_fetch", arguments: json!({"url": url}) };
+        let turn = siege.rig.turn(OWNER, &[fetch]).await?;
+        ensure!(turn.results.iter().any(|result| result.contains("a public page")), "{url}: {turn:?}");
     }
     Ok(())
 }

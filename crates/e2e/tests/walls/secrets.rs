@@ -108,11 +108,12 @@ P"#,
     )
     .checked("r=0; setpriv --reuid nobody --regid nogroup --clear-groups cat {victim} && r=1; chmod 600 {victim}; chmod 700 \"$(dirname {victim})\" /var/lib/baal-tools/workspace; [ $r = 0 ]"),
     Attack::untried(
-        "spoil another chat's file by its mode",
-        "chmod 000 {victim} && breach; chmod 000 \"$(dirname {victim})\" && breach",
+        "spoil another chat's file by its mode, owner or time",
+        "chmod 000 {victim} && breach; chmod 000 \"$(dirname {victim})\" && breach; touch -d 2001-01-01 {victim} && breach; \
+         chown :$(id -g) {victim} && breach; setfattr -n user.x -v x {victim} 2>/dev/null && breach; true",
     )
-    .checked("m=$(stat -c %a {victim} \"$(dirname {victim})\" | paste -sd ' '); chmod 600 {victim}; chmod 700 \"$(dirname {victim})\"; [ \"$m\" = '600 700' ]"),
-    Attack::new("find out about another chat's file", "stat {victim} && breach; [ -e {victim} ] && breach"),
+    .checked("[ \"$(stat -c %a {victim} \"$(dirname {victim})\" | paste -sd ' ')\" = '600 700' ]")
+    .visitors_only(),
     Attack::untried(
         "notes of another chat in /tmp and /dev/shm",
         "for d in /tmp /var/tmp /dev/shm; do echo note > $d/note-of-$$; ls -A $d | grep note-of | grep -v note-of-$$ && breach $d; done; true",

@@ -76,7 +76,7 @@ pub fn attacks(place: &Place) -> Vec<ToolAttack> {
     attacks.push(ToolAttack {
         name: "file tools: fill the disk",
         calls: vec![
-            call("write_file", json!({"path": "fill", "content": "x".repeat(1 << 20)})),
+            call("write_file", json!({"path": "fill", "content": "x".repeat(60_000)})),
             call("write_file", json!({"path": "fill".to_owned() + &"/deep".repeat(500), "content": "x"})),
         ],
         check: "rm -rf /var/lib/baal-tools/workspace/owner/fill /var/lib/baal-tools/workspace/chats/*/fill",

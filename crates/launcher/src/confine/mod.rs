@@ -27,8 +27,8 @@ pub struct Order {
     /// The root's real path: the working directory, and all that may be written besides `temporary`.
     pub root: PathBuf,
     pub temporary: PathBuf,
-    /// May the machine's processes be looked at?
-    pub processes: bool,
+    /// A visitor's: it may neither look at the machine's processes nor change modes of files by path.
+    pub visitor: bool,
     pub launcher: u32,
     /// The cgroup to be in.
     pub cgroup: Option<PathBuf>,
@@ -117,8 +117,8 @@ pub fn run() -> Result<(), ConfineError> {
     // Opened here, since the domain may close it; what it says is read afterwards.
     let status = File::open("/proc/self/status").map_err(during("/proc/self/status"))?;
     let own = vec![order.root.as_path(), order.temporary.as_path()];
-    let abi = landlock::enter(&Open { own, processes: order.processes, ..Open::default() })?;
-    seccomp::enter_as_command(order.launcher, abi)?;
+    let abi = landlock::enter(&Open { own, processes: !order.visitor, ..Open::default() })?;
+    seccomp::enter_as_command(order.launcher, abi, order.visitor)?;
     io::stdout().write_all(CONFINED).and_then(|()| io::stdout().flush()).map_err(during("the output"))?;
 
     match order.task {

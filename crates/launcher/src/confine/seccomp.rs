@@ -160,9 +160,29 @@ pub fn enter() -> Result<(), SeccompError> {
     only_native_calls()
 }
 
+/// Change modes, owners and times of files by path, whatever Landlock says of that path.
+const BY_PATH: &[c_long] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+    libc::SYS_fchmodat,
+    452, // fchmodat2
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lchown,
+    libc::SYS_fchownat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utime,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utimes,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_futimesat,
+];
+
 /// What a command may not do besides: touch the launcher, whose user it is, and, where Landlock does not know truncation
-/// yet (ABI below 3), truncate files by path.
-pub fn enter_as_command(launcher: u32, landlock_abi: u32) -> Result<(), SeccompError> {
+/// yet (ABI below 3), truncate files by path. A visitor's may not change modes and times by path either: all chats' files
+/// belong to one user, so it could take the owner's away.
+pub fn enter_as_command(launcher: u32, landlock_abi: u32, visitor: bool) -> Result<(), SeccompError> {
     let launcher = u64::from(launcher);
     let mut forbidden = Rules::new();
     // The launcher leads its session, so its process group has its number; -1 is everybody.
@@ -185,6 +205,12 @@ pub fn enter_as_command(launcher: u32, landlock_abi: u32) -> Result<(), SeccompE
     forbidden.insert(libc::SYS_prlimit64, vec![none_of(0, &[0])?]);
     if landlock_abi < 3 {
         forbidden.insert(libc::SYS_truncate, Vec::new());
+    }
+    if visitor {
+        forbidden.extend(BY_PATH.iter().map(|call| (*call, Vec::new())));
+        // Without a path it is about an open file.
+        let path = SeccompCondition::new(1, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
+        forbidden.insert(libc::SYS_utimensat, vec![SeccompRule::new(vec![path])?]);
     }
     apply(forbidden, libc::EPERM)
 }

@@ -47,16 +47,29 @@ async fn the_directories_are_the_tools_users_alone() {
 #[tokio::test]
 async fn a_command_that_closes_the_directories_locks_nobody_out() {
     let workspace = Workspace::new();
-    let mut visitor = workspace.open(CHAT).await;
-    // Just these: above the base lies what is not this test's.
-    let close = "base=$(cd ../.. && pwd) && [ \"${base##*/}\" = workspace ] && chmod 000 . \"$base/chats\" \"$base/owner\" \"$base\"";
-    drop(workspace.open(Root::Owner).await);
-    run(&mut visitor, close).await.says("");
-    visitor.write("f", b"x", None).await.unwrap();
-    run(&mut visitor, close).await.says("");
     let mut owner = workspace.open(Root::Owner).await;
-    owner.write("f", b"y", None).await.unwrap();
-    run(&mut visitor, "cat f").await.says("x");
+    // Just these: above the base lies what is not this test's.
+    let close = "base=$(cd .. && pwd) && [ \"${base##*/}\" = workspace ] && chmod 000 . \"$base/chats\" \"$base\"";
+    drop(workspace.open(CHAT).await);
+    run(&mut owner, close).await.says("");
+    owner.write("f", b"x", None).await.unwrap();
+    run(&mut owner, close).await.says("");
+    let mut visitor = workspace.open(CHAT).await;
+    visitor.write("f", b"y", None).await.unwrap();
+    run(&mut owner, "cat f").await.says("x");
+}
+
+/// All files belong to one user, and Landlock does not keep that user from changing modes and times by path.
+#[tokio::test]
+async fn a_visitors_command_cannot_take_the_owners_files_away() {
+    let workspace = Workspace::new();
+    let mut owner = workspace.open(Root::Owner).await;
+    owner.write("f", b"x", None).await.unwrap();
+    let mut visitor = workspace.open(CHAT).await;
+    let spoil = "{ chmod 000 ../../owner/f || touch -d 2001-01-01 ../../owner/f || chown :$(id -g) ../../owner/f; } 2>/dev/null \
+                 && echo spoilt; touch own && echo touched";
+    run(&mut visitor, spoil).await.says("touched");
+    assert_eq!(owner.read("f", 10).await.unwrap().bytes, b"x");
 }
 
 /// A launcher with a client that speaks by hand.
