@@ -26,7 +26,10 @@ rm -rf /usr/local/lib/baal
 echo "uninstall: program and units are gone"
 
 if [ "${1:-}" = --purge ]; then
-    rm -rf /var/lib/baal-agent /var/lib/baal-tools
+    # A directory that is a mount point stays, empty.
+    for directory in /var/lib/baal-agent /var/lib/baal-tools; do
+        rm -rf "$directory" 2>/dev/null || find "$directory" -mindepth 1 -delete
+    done
     for user in baal-agent baal-tools; do
         ! getent passwd "$user" >/dev/null || userdel "$user"
     done

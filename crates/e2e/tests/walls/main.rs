@@ -38,6 +38,11 @@ for i in $(seq 50); do left=$(ps -o args= -u baal-tools || true); [ -z "$left" ]
 [ -z "$left" ] || { echo "still running: $left"; pkill -9 -u baal-tools; exit 1; }
 "#;
 
+/// Nothing stays.
+const UNINSTALLED: &str = "bash /root/baal/systemd/uninstall.sh --purge
+! getent passwd baal-agent baal-tools && ! nft list table inet baal_tools 2>/dev/null && ! ls /etc/systemd/system/baal-* \
+    && ! systemctl is-active baal-agent.service baal-tools.socket && ! ls -A /var/lib/baal-agent /var/lib/baal-tools | grep .";
+
 struct Siege {
     rig: Rig,
     table: Table,
@@ -146,6 +151,10 @@ async fn no_attack_succeeds() -> anyhow::Result<()> {
         "the second run changed something: {again}"
     );
 
+    let refused = rig.install(json!({"port": "eighty"})).err().map(|e| e.to_string()).unwrap_or_default();
+    ensure!(refused.contains("nothing of the agent was changed"), "a bad configuration was installed: {refused}");
+    rig.machine.root("systemd-analyze security --no-pager --threshold=30 baal-agent.service >/dev/null")?;
+
     let secrets = vec![rig.key.clone(), rig.secret.clone(), "CANARY-".to_owned(), "agent_name".to_owned()];
     let place = Place { host: rig.machine.host.to_string(), model: rig.model_port().to_string(), ..Place::default() };
     let mut siege = Siege { rig, table: Table::default(), secrets, place };
@@ -196,6 +205,7 @@ async fn no_attack_succeeds() -> anyhow::Result<()> {
     if let Some(file) = std::env::var_os("E2E_TABLE") {
         std::fs::write(file, siege.table.to_string())?;
     }
+    siege.rig.machine.root(UNINSTALLED)?;
     let breaches = siege.table.breaches();
     println!("\n{} different attacks, {} succeeded", siege.table.attacks(), breaches.len());
     ensure!(siege.table.attacks() >= 40, "too few attacks");

@@ -134,7 +134,7 @@ P"#,
     )
     .checked(
         "for s in /var/lib/baal-tools/workspace/owner/s /var/lib/baal-tools/workspace/chats/*/s; do [ ! -e $s ] || ! setpriv --reuid nobody \
-         --regid nogroup --clear-groups $s -c id || exit 1; rm -f $s; done; chmod 700 /var/lib/baal-tools/workspace",
+         --regid nogroup --clear-groups sh -c '\"$0\" -c id' $s || exit 1; rm -f $s; done; chmod 700 /var/lib/baal-tools/workspace",
     ),
     Attack::untried("make a device node", "mknod disk b 8 0 && breach; mknod zero c 1 5 && breach; rm -f disk zero"),
     Attack::new("read the password hashes", "grep -q . /etc/shadow && breach"),
