@@ -80,6 +80,8 @@ async fn an_answer_that_is_there_at_once_goes_out_whole() {
     let stack = with_agent(Stack::builder(), 1).await;
     let ann = stack.user(1);
     stack.simulator.tell_model("/sim/pace", json!({"first_ms": 0, "piece_ms": 0})).await;
+    // The card that tells of the agent's creation is a message that is edited, too.
+    stack.wait_for_sql("select count(*) from outbox where not done", 0i64).await;
     let before = (calls(&stack, "sendMessage", 1).await.len(), calls(&stack, "editMessageText", 1).await.len());
     // On a busy machine the agent itself may be slow; what took long proves nothing.
     let mut quick = 0;
