@@ -1,11 +1,10 @@
 //! One command, from its start to the end of everything it started.
 
-use crate::Root;
 use crate::cgroup::Cgroup;
 use crate::confine::{CONFINED, Order, SUBCOMMAND};
+use crate::guard::Guard;
 use crate::processes::{self, StillAlive};
 use crate::serve::FRAME;
-use crate::space::{Space, Usage};
 use crate::wire::{self, Ending, Exit, MAX_OUTPUT, Reply, Request};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -13,15 +12,10 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, WaitIdStatus, pidfd_open};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often the disk is looked at while a command runs.
-const WATCH: Duration = Duration::from_millis(150);
-/// A visitor's directory is counted every so many looks at the disk.
-const COUNT_EVERY: u32 = 7;
 /// How much output is read at once, and may wait for the client, in bytes.
 const PIECE: usize = 32 << 10;
 /// How long the client may take no output after the command's end.
@@ -47,24 +41,21 @@ impl From<Errno> for CallFailed {
     }
 }
 
-/// What limits a command.
-pub struct Watch<'a> {
-    pub timeout: Duration,
-    pub root: Root,
-    pub directory: BorrowedFd<'a>,
-    pub temporary: BorrowedFd<'a>,
-}
-
 /// Runs a command and sends its output; its end is left to the caller to send. Whatever happens, nothing of it is left
 /// alive, or it is [`StillAlive`].
-pub fn run(order: &Order, watch: &Watch, cgroup: Option<&Cgroup>, client: &UnixStream) -> Result<Exit, CallFailed> {
+pub fn run(
+    order: &Order,
+    timeout: Duration,
+    guard: Guard,
+    cgroup: Option<&Cgroup>,
+    client: &UnixStream,
+) -> Result<Exit, CallFailed> {
     let began = Instant::now();
-    let guard = Guard::new(watch)?;
-    let (shell, output) = start(order)?;
+    let (shell, output) = start(order, cgroup)?;
     client.set_nonblocking(true)?;
     let mut call =
         Call { client, output: Some(output), pending: Vec::new(), sent: 0, dropped: 0, head: Some(Vec::new()) };
-    let watched = call.until_end(shell, began, watch.timeout, guard);
+    let watched = call.until_end(shell, began, timeout, guard);
     // Killed in any case, the errors' too.
     let taken = processes::end_all(shell, cgroup);
     let (status, cut) = watched?;
@@ -87,7 +78,7 @@ pub fn run(order: &Order, watch: &Watch, cgroup: Option<&Cgroup>, client: &UnixS
 }
 
 /// Starts the launcher again to confine itself and become the command; standard output and error are one pipe.
-fn start(order: &Order) -> Result<(Pid, File), CallFailed> {
+fn start(order: &Order, cgroup: Option<&Cgroup>) -> Result<(Pid, File), CallFailed> {
     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     let order = serde_json::to_vec(order).map_err(|e| CallFailed::Start(e.into()))?;
@@ -101,6 +92,12 @@ fn start(order: &Order) -> Result<(Pid, File), CallFailed> {
         .spawn()
         .map_err(CallFailed::Start)?;
     let shell = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    // It waits for its order, so it is in its cgroup before it does anything.
+    if let Some(Err(e)) = cgroup.map(|cgroup| cgroup.take(shell)) {
+        // silent-ok: the first error is what counts
+        let _ = child.kill().and_then(|()| child.wait());
+        return Err(CallFailed::Start(io::Error::new(e.kind(), format!("its cgroup: {e}"))));
+    }
     if let Some(mut stdin) = child.stdin.take() {
         // An error means that it ended already, which is seen soon.
         // silent-ok: see above
@@ -132,17 +129,17 @@ impl Call<'_> {
     ) -> Result<(Option<WaitIdStatus>, Option<Ending>), CallFailed> {
         let process = pidfd_open(shell, PidfdFlags::empty())?;
         let deadline = began + timeout;
-        let mut next_look = began + WATCH;
+        let mut next_look = began + guard.pace();
         loop {
             let now = Instant::now();
             if now >= deadline {
                 return Ok((None, Some(Ending::TimedOut)));
             }
             if now >= next_look {
-                next_look = now + WATCH;
                 if let Some(full) = guard.look()? {
                     return Ok((None, Some(full)));
                 }
+                next_look = Instant::now() + guard.pace();
             }
             let wait = next_look.min(deadline).saturating_duration_since(now);
             // The output waits in the pipe, and the command with it, while the client has not taken what was sent.
@@ -263,45 +260,6 @@ impl Call<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// The watch on the disk.
-struct Guard<'a> {
-    watch: &'a Watch<'a>,
-    disk: Space,
-    temporary: Space,
-    /// A visitor's directory, as it was.
-    usage: Option<Usage>,
-    looks: u32,
-}
-
-impl<'a> Guard<'a> {
-    fn new(watch: &'a Watch) -> io::Result<Self> {
-        let usage = match watch.root {
-            Root::Owner => None,
-            Root::Chat(_) => Some(Usage::of(watch.directory)?),
-        };
-        Ok(Self { watch, disk: Space::of(watch.directory)?, temporary: Space::of(watch.temporary)?, usage, looks: 0 })
-    }
-
-    fn look(&mut self) -> io::Result<Option<Ending>> {
-        self.looks = self.looks.wrapping_add(1);
-        if self.disk.exhausted(&Space::of(self.watch.directory)?)
-            || self.temporary.exhausted(&Space::of(self.watch.temporary)?)
-        {
-            return Ok(Some(Ending::DiskFull));
-        }
-        if let Some(before) = self.usage
-            && self.looks.is_multiple_of(COUNT_EVERY)
-        {
-            let now = Usage::of(self.watch.directory)?;
-            // One who is above the quota may still tidy up.
-            if now.exceeds() && (now.bytes > before.bytes || now.files > before.files) {
-                return Ok(Some(Ending::QuotaFull));
-            }
-        }
-        Ok(None)
     }
 }
 

@@ -2,12 +2,29 @@
 //!
 //! systemd gives the unit's cgroup to the launcher (`Delegate=yes`). Where there is none, `processes` does what it can.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+//!
+//! Its files are of the same user as the commands, and chmod is not among what Landlock knows. So what ends a command is
+//! opened when it is made (the kernel looks at modes only then), and modes that stand in the way are put right again.
 
-/// How many processes and threads a command may have at one time.
-const PROCESSES: u64 = 512;
+use rustix::process::Pid;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often to try what somebody keeps closing, with [`PAUSE`] between.
+const TRIES: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// What a command may take, all its processes together.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Processes and threads at one time.
+    pub processes: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+}
 
 /// The cgroup below which commands get theirs.
 #[derive(Debug)]
@@ -15,25 +32,18 @@ pub struct Cgroups {
     base: PathBuf,
     /// The kernel limits memory and processes below it.
     pub limits: bool,
-    /// The most memory of a command, in bytes.
-    memory: u64,
     made: u64,
 }
 
 impl Cgroups {
     /// This process' own cgroup, if it may make others below it and end them (`cgroup.kill`, Linux 5.14).
-    pub fn find(memory: u64) -> Option<Self> {
+    pub fn find() -> Option<Self> {
         let base = own_cgroup(
             &fs::read_to_string("/proc/self/cgroup").ok()?,
             &fs::read_to_string("/proc/self/mountinfo").ok()?,
         )?;
-        let mut cgroups = Self { base, limits: false, memory, made: 0 };
-        let trial = cgroups.make().ok()?;
-        let usable = trial.path.join("cgroup.kill").exists();
-        trial.remove();
-        if !usable {
-            return None;
-        }
+        let mut cgroups = Self { base, limits: false, made: 0 };
+        cgroups.make(None).ok()?.remove();
         cgroups.limits = cgroups.delegate_limits();
         Some(cgroups)
     }
@@ -61,48 +71,101 @@ impl Cgroups {
         moved.is_ok() && enable()
     }
 
-    /// Makes the next command's cgroup.
-    pub fn make(&mut self) -> io::Result<Cgroup> {
+    /// Makes the next command's cgroup, with limits where there are any.
+    pub fn make(&mut self, share: Option<Share>) -> io::Result<Cgroup> {
         self.made += 1;
         let path = self.base.join(format!("call-{}-{}", std::process::id(), self.made));
-        fs::create_dir(&path)?;
-        if self.limits {
-            put(&path.join("pids.max"), &PROCESSES.to_string())?;
-            put(&path.join("memory.max"), &self.memory.to_string())?;
-            // Out of memory, the whole command ends rather than a part of it.
-            put(&path.join("memory.oom.group"), "1")?;
+        reopening(&self.base, 0o755, || fs::create_dir(&path))?;
+        let made = Cgroup::open(path.clone(), &self.base, share.filter(|_| self.limits));
+        if made.is_err() {
+            // silent-ok: the error is what counts
+            let _ = fs::remove_dir(&path);
         }
-        Ok(Cgroup { path })
+        made
     }
 }
 
 /// One command's cgroup.
 #[derive(Debug)]
 pub struct Cgroup {
-    pub path: PathBuf,
+    path: PathBuf,
+    /// `cgroup.procs` of the cgroup above: whoever moves a process must be allowed to write there too.
+    above: PathBuf,
+    procs: File,
+    kill: File,
+    events: File,
+    /// There only with limits.
+    memory_events: Option<File>,
 }
 
 impl Cgroup {
+    fn open(path: PathBuf, base: &Path, share: Option<Share>) -> io::Result<Self> {
+        let write = |name| OpenOptions::new().write(true).open(path.join(name));
+        let cgroup = Self {
+            above: base.join("cgroup.procs"),
+            procs: write("cgroup.procs")?,
+            kill: write("cgroup.kill")?,
+            events: File::open(path.join("cgroup.events"))?,
+            memory_events: share.map(|_| File::open(path.join("memory.events"))).transpose()?,
+            path,
+        };
+        if let Some(share) = share {
+            put(&cgroup.path.join("pids.max"), &share.processes.to_string())?;
+            put(&cgroup.path.join("memory.max"), &share.memory.to_string())?;
+            // Out of memory, the whole command ends rather than a part of it.
+            put(&cgroup.path.join("memory.oom.group"), "1")?;
+        }
+        Ok(cgroup)
+    }
+
+    /// Moves a process in.
+    pub fn take(&self, process: Pid) -> io::Result<()> {
+        let number = process.as_raw_nonzero().to_string();
+        reopening(&self.above, 0o644, || (&self.procs).write_all(number.as_bytes()))
+    }
+
     /// Kills all that is in it, also what is being started at this moment.
     pub fn kill(&self) -> io::Result<()> {
-        put(&self.path.join("cgroup.kill"), "1")
+        (&self.kill).write_all(b"1")
     }
 
     /// Is anything in it alive?
-    pub fn populated(&self) -> io::Result<bool> {
-        Ok(fs::read_to_string(self.path.join("cgroup.events"))?.lines().any(|line| line == "populated 1"))
+    pub fn populated(&self) -> bool {
+        says(&self.events, |line| line == "populated 1")
     }
 
     /// Has the kernel killed in it for want of memory?
     pub fn out_of_memory(&self) -> bool {
-        let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
-        events.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
+        let killed = |line: &str| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0");
+        self.memory_events.as_ref().is_some_and(|events| says(events, killed))
     }
 
     pub fn remove(self) {
         // silent-ok: an empty cgroup that stays costs little, and ends with the unit
-        let _ = fs::remove_dir(&self.path);
+        let _ = reopening(self.path.parent().unwrap_or(&self.path), 0o755, || fs::remove_dir(&self.path));
     }
+}
+
+/// Is there such a line? A file that cannot be read says nothing.
+fn says(file: &File, line: impl Fn(&str) -> bool) -> bool {
+    let mut text = [0; 4096];
+    let read = file.read_at(&mut text, 0).unwrap_or_default();
+    String::from_utf8_lossy(&text[..read]).lines().any(line)
+}
+
+/// Does something that the mode of `file` may forbid, and gives it the right one as often as it does.
+fn reopening<T>(file: &Path, mode: u32, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..TRIES {
+        match attempt() {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                // One whose file it is not never succeeds.
+                fs::set_permissions(file, Permissions::from_mode(mode)).map_err(|_| e)?;
+            }
+            other => return other,
+        }
+        std::thread::sleep(PAUSE);
+    }
+    attempt()
 }
 
 /// Files of a cgroup are written as they are, never made or truncated.

@@ -1,7 +1,7 @@
 //! Files below the root. No path leads out: the kernel resolves every one beneath the root's descriptor
 //! (`openat2`, `RESOLVE_BENEATH`, Linux 5.6), whatever links are made or moved meanwhile.
 
-use crate::space::{Space, Usage};
+use crate::space::{QUOTA, Space, Usage};
 use crate::wire::{Entry, EntryKind, Failure, FileContent, MAX_ENTRIES, MAX_FILE, hex};
 use crate::{Root, paths};
 use rustix::fs::{
@@ -214,12 +214,12 @@ impl Files {
     /// Is there room for so much more?
     fn admit(&self, bytes: u64) -> Result<(), Failure> {
         let broken = |e: io::Error| Failure::Broken(format!("the free space cannot be found out: {e}"));
-        if !Space::of(&self.directory).map_err(broken)?.admits(bytes) {
+        if !Space::of(&self.directory).map_err(broken)?.admits(self.root, bytes) {
             return Err(Failure::NoSpace("the disk is full: make room first".into()));
         }
         match self.root {
             Root::Owner => Ok(()),
-            Root::Chat(_) => Usage::of(&self.directory).map_err(broken)?.admits(bytes),
+            Root::Chat(_) => Usage::up_to(&self.directory, &QUOTA).admits(bytes),
         }
     }
 

@@ -19,6 +19,7 @@ mod cgroup;
 pub mod client;
 mod confine;
 mod files;
+mod guard;
 mod paths;
 mod processes;
 mod root;

@@ -9,7 +9,6 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process, kill_process_group, waitid};
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
@@ -23,8 +22,6 @@ pub enum StillAlive {
     Patience,
     #[error("children cannot be waited for: {0}")]
     Wait(#[from] Errno),
-    #[error("the command's cgroup cannot be ended: {0}")]
-    Cgroup(#[from] io::Error),
 }
 
 /// Has this child ended? Its status is taken only once.
@@ -39,9 +36,8 @@ pub fn end_all(shell: Pid, cgroup: Option<&Cgroup>) -> Result<Option<WaitIdStatu
     let mut status = None;
     let mut pause = Duration::from_micros(200);
     loop {
-        if let Some(cgroup) = cgroup {
-            cgroup.kill()?;
-        }
+        // silent-ok: what it does not end is ended by descent
+        let by_cgroup = cgroup.is_some_and(|cgroup| cgroup.kill().is_ok());
         // silent-ok: the group is gone
         let _ = kill_process_group(shell, Signal::KILL);
         if status.is_none() {
@@ -51,7 +47,7 @@ pub fn end_all(shell: Pid, cgroup: Option<&Cgroup>) -> Result<Option<WaitIdStatu
             };
         }
         let none_left = reap()?;
-        if none_left && !cgroup.map_or(Ok(false), Cgroup::populated)? {
+        if none_left && !cgroup.is_some_and(Cgroup::populated) {
             return Ok(status);
         }
         if Instant::now() > deadline {
@@ -59,7 +55,7 @@ pub fn end_all(shell: Pid, cgroup: Option<&Cgroup>) -> Result<Option<WaitIdStatu
         }
         // What left the shell's group is found by descent. As long as there is something new to kill there is no pause: a
         // fork bomb must not be quicker.
-        if cgroup.is_some() || kill_descendants() == 0 {
+        if by_cgroup || kill_descendants() == 0 {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         }

@@ -1,16 +1,16 @@
 //! The launcher's side of one connection.
 
-use crate::call::{self, CallFailed, Watch};
-use crate::cgroup::Cgroups;
+use crate::call::{self, CallFailed};
+use crate::cgroup::{Cgroups, Share};
 use crate::confine::landlock::{self, LandlockError, Open};
 use crate::confine::seccomp::{self, SeccompError};
 use crate::confine::{self, ConfineError, Limits, Order, Task, machine_memory};
+use crate::guard::{Guard, Watch};
 use crate::session::Session;
 use crate::wire::{self, Exit, Failure, Frame, MAX_COMMAND, MAX_SECONDS, Reply, Request, VERSION, Walls};
 use crate::{Root, processes};
 use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitySet, CapabilitySets};
-use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -21,8 +21,11 @@ use std::time::{Duration, Instant};
 pub(crate) const FRAME: Duration = Duration::from_secs(10);
 /// How long one may take none of an answer.
 const UNREAD: Duration = Duration::from_secs(60);
-/// How many more processes and threads a command may have than its user has already.
-const PROCESSES: u64 = 512;
+/// How many processes and threads a command of the owner may have, and one of a visitor. Where no cgroup counts them: how
+/// many more than its user has already.
+const PROCESSES: (u64, u64) = (512, 128);
+/// What a single process may have of private memory on any machine, in bytes: some programs take much and use little.
+const LEAST_PRIVATE: u64 = 512 << 20;
 /// How long a count of the user's processes is good enough for that; counting takes milliseconds.
 const COUNT: Duration = Duration::from_secs(30);
 
@@ -78,7 +81,7 @@ pub fn serve(settings: &Settings) -> Result<(), ServeError> {
     let client = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from).map_err(ServeError::Input)?;
     let peer = rustix::net::sockopt::socket_peercred(&client).map_err(|e| ServeError::Input(e.into()))?;
     prepare()?;
-    let cgroups = Cgroups::find(machine_memory() / 4 * 3);
+    let cgroups = Cgroups::find();
 
     client.set_read_timeout(Some(FRAME))?;
     client.set_write_timeout(Some(UNREAD))?;
@@ -132,9 +135,6 @@ fn prepare() -> Result<(), ServeError> {
     // A session of its own, so that a Ctrl-C meant for the agent leaves the launcher time to end what runs.
     // silent-ok: it leads a process group already, which is as good
     let _ = rustix::process::setsid();
-    // Commands inherit it: out of memory, they go before anything else of the machine.
-    // silent-ok: an older container may forbid it
-    let _ = fs::write("/proc/self/oom_score_adj", "500");
     // Everything that a command starts stays this process' descendant.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(failed("the subreaper"))?;
     // Nobody of this user may look into the launcher.
@@ -265,33 +265,38 @@ impl Server {
         timeout: Duration,
         client: &UnixStream,
     ) -> Result<Result<Exit, Failure>, ServeError> {
-        let cgroup = self.cgroups.as_mut().map(Cgroups::make).transpose();
-        let cgroup = cgroup.map_err(|e| ServeError::System("a command's cgroup", e))?;
-        let processors = std::thread::available_parallelism().map_or(1, |number| number.get() as u64);
-        let counted = self.processes.filter(|(_, when)| when.elapsed() < COUNT);
-        let (count, _) = *self.processes.insert(counted.unwrap_or_else(|| (processes::of_this_user(), Instant::now())));
+        let root = self.session.files.root;
+        let share = share(root);
+        let cgroup = self.cgroups.as_mut().map(|cgroups| cgroups.make(Some(share))).transpose();
+        let cgroup = match cgroup {
+            Ok(cgroup) => cgroup,
+            Err(e) => return Ok(Err(Failure::Broken(format!("a command's cgroup cannot be made: {e}")))),
+        };
+        let counted_by_cgroup = self.cgroups.as_ref().is_some_and(|cgroups| cgroups.limits);
         let files = &self.session.files;
+        let guard = Guard::new(Watch {
+            root,
+            directory: files.directory(),
+            temporary: self.session.temporary.directory.as_fd(),
+        })?;
+        let processors = std::thread::available_parallelism().map_or(1, |number| number.get() as u64);
         let order = Order {
             root: files.path.clone(),
             temporary: self.session.temporary.path.clone(),
-            // A visitor's command has no business with what others run: command lines tell a lot.
-            visitor: files.root != Root::Owner,
+            visitor: root != Root::Owner,
             launcher: std::process::id(),
-            cgroup: cgroup.as_ref().map(|cgroup| cgroup.path.clone()),
             limits: Limits {
                 seconds: (timeout.as_secs() + 1) * processors + 5,
-                processes: count + PROCESSES,
-                memory: machine_memory() / 4 * 3,
+                // What a whole user may have would let one command keep others from forking.
+                processes: (!counted_by_cgroup).then(|| count(&mut self.processes) + share.processes),
+                memory: share.memory.max(LEAST_PRIVATE),
+                file: guard.largest_file(),
+                // A visitor's sockets together are fewer than the machine's ports.
+                files: if root == Root::Owner { 1024 } else { 192 },
             },
             task,
         };
-        let watch = Watch {
-            timeout,
-            root: files.root,
-            directory: files.directory(),
-            temporary: self.session.temporary.directory.as_fd(),
-        };
-        let ended = call::run(&order, &watch, cgroup.as_ref(), client);
+        let ended = call::run(&order, timeout, guard, cgroup.as_ref(), client);
         if let Some(cgroup) = cgroup {
             cgroup.remove();
         }
@@ -302,4 +307,19 @@ impl Server {
             Err(e) => Err(ServeError::Call(e)),
         }
     }
+}
+
+/// What a command may take. The unit and its slice allow more, so that a command meets its own limit first.
+fn share(root: Root) -> Share {
+    let eighth = machine_memory() / 8;
+    match root {
+        Root::Owner => Share { processes: PROCESSES.0, memory: eighth * 3 },
+        Root::Chat(_) => Share { processes: PROCESSES.1, memory: eighth },
+    }
+}
+
+/// How many processes and threads this user had lately.
+fn count(known: &mut Option<(u64, Instant)>) -> u64 {
+    let recent = known.filter(|(_, when)| when.elapsed() < COUNT);
+    known.insert(recent.unwrap_or_else(|| (processes::of_this_user(), Instant::now()))).0
 }

@@ -38,6 +38,9 @@ impl Session {
         make(&path)?;
         make(&base.join(LOCKS))?;
         let outside = base.join(LOCKS).join(root.flat_name());
+        // Landlock knows nothing of chmod, and a command may have closed it.
+        // silent-ok: it is made below, or cannot be opened, which is told
+        let _ = fs::set_permissions(&outside, Permissions::from_mode(0o600));
         let lock = openat(CWD, &outside, OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?;
         let temporary = if private_tmp {
             Temporary { path: PathBuf::from("/tmp"), directory: directory(Path::new("/tmp"))?, own: false }

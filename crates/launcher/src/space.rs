@@ -1,18 +1,25 @@
 //! How much of a disk may be used: a reserve that nobody gets, and a quota for visitors.
 
+use crate::Root;
 use crate::wire::Failure;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatVfs, fstatvfs, openat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatVfs, chmod, fchmod, fstat, fstatvfs, openat, statat};
+use rustix::io::Errno;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// A visitor's directory holds at most this many bytes.
 pub const QUOTA_BYTES: u64 = 100 << 20;
 /// A visitor's directory holds at most this many files and directories.
 pub const QUOTA_FILES: u64 = 10_000;
-/// Directories deeper than this are counted as too many files: nobody needs them, and the walk holds each one open.
+/// Directories deeper than this are not counted: nobody needs them, and the walk holds each one open.
 const DEPTH: usize = 64;
-/// What a command may still write on a disk that was full before it began, so that one can tidy up there.
-const SLACK: u64 = 16 << 20;
+/// More files and directories than this are not counted.
+const COUNTED: u64 = 100_000;
+/// What a command of the owner may still take on a disk that was full before it began, so that one can tidy up there; in
+/// bytes and in inodes.
+const SLACK: (u64, u64) = (16 << 20, 1000);
+/// The same for visitors: a little, since there are many of them and each can try again.
+const VISITORS_SLACK: (u64, u64) = (1 << 20, 100);
 
 /// A file system's free space at one moment, for an ordinary user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,39 +53,75 @@ impl Space {
         (self.inodes / 10).min(10_000)
     }
 
-    /// May so many bytes be written?
-    pub fn admits(&self, bytes: u64) -> bool {
-        self.free >= self.reserve().saturating_add(bytes)
-            && (self.inodes == 0 || self.free_inodes > self.reserved_inodes())
+    /// May so many bytes be written? Visitors leave twice the reserve, so that none of them can take the owner's room.
+    pub fn admits(&self, root: Root, bytes: u64) -> bool {
+        let reserves = reserves(root);
+        self.free >= (self.reserve() * reserves).saturating_add(bytes)
+            && (self.inodes == 0 || self.free_inodes > self.reserved_inodes() * reserves)
+    }
+
+    /// How many bytes can be written until the reserve is reached.
+    pub fn room(&self, root: Root) -> u64 {
+        self.free.saturating_sub(self.reserve() * reserves(root))
     }
 
     /// Has a command that began at `self` and sees `now` to be ended?
-    pub fn exhausted(&self, now: &Self) -> bool {
-        let bytes = self.reserve().min(self.free.saturating_sub(SLACK));
-        let inodes = self.reserved_inodes().min(self.free_inodes.saturating_sub(1000));
+    pub fn exhausted(&self, root: Root, now: &Self) -> bool {
+        let (slack, slack_inodes) = match root {
+            Root::Owner => SLACK,
+            Root::Chat(_) => VISITORS_SLACK,
+        };
+        let bytes = (self.reserve() * reserves(root)).min(self.free.saturating_sub(slack));
+        let inodes = (self.reserved_inodes() * reserves(root)).min(self.free_inodes.saturating_sub(slack_inodes));
         now.free < bytes || (self.inodes > 0 && now.free_inodes < inodes)
     }
 }
 
+/// How many times the reserve somebody leaves.
+fn reserves(root: Root) -> u64 {
+    match root {
+        Root::Owner => 1,
+        Root::Chat(_) => 2,
+    }
+}
+
 /// What lies in a directory, as far as it was counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     pub bytes: u64,
     pub files: u64,
+    /// False for what is too deep, too much or otherwise beyond counting; there is more than these numbers say.
+    pub countable: bool,
 }
 
+/// What a visitor's directory may hold.
+pub const QUOTA: Usage = Usage { bytes: QUOTA_BYTES, files: QUOTA_FILES, countable: true };
+
 impl Usage {
-    /// More than a visitor may have.
-    pub fn exceeds(&self) -> bool {
-        self.bytes > QUOTA_BYTES || self.files > QUOTA_FILES
+    /// More than `most`.
+    pub fn exceeds(&self, most: &Self) -> bool {
+        !self.countable || self.bytes > most.bytes || self.files > most.files
     }
 
-    /// Counts a directory's content, and stops once it is too much.
-    pub fn of(root: impl AsFd) -> io::Result<Self> {
-        let mut usage = Self::default();
+    /// Counts a directory's content, all of it.
+    pub fn of(root: impl AsFd) -> Self {
+        Self::up_to(root, &Self { bytes: u64::MAX, files: COUNTED, countable: true })
+    }
+
+    /// Counts a directory's content, and stops once it is more than `most`. What its user made unreadable for itself is
+    /// made readable again: modes must not hide anything from the count.
+    pub fn up_to(root: impl AsFd, most: &Self) -> Self {
+        let mut usage = Self { bytes: 0, files: 0, countable: true };
+        // Whatever cannot be read may hold anything.
+        usage.countable &= usage.count(root.as_fd(), most).is_ok();
+        usage
+    }
+
+    fn count(&mut self, root: std::os::fd::BorrowedFd<'_>, most: &Self) -> rustix::io::Result<()> {
         let mut above = Vec::new();
+        readable(root)?;
         let mut directory = Dir::new(subdirectory(root, c".")?)?;
-        loop {
+        while self.countable && !self.exceeds(most) {
             let Some(entry) = directory.read() else {
                 let Some(parent) = above.pop() else { break };
                 directory = parent;
@@ -90,31 +133,32 @@ impl Usage {
                 continue;
             }
             let file = directory.fd()?;
-            // silent-ok: it went away while the directory was read
-            let Ok(stat) = statat(file, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            usage.files += 1;
-            usage.bytes = usage.bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or_default());
-            if usage.exceeds() {
-                break;
-            }
+            let stat = match statat(file, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                // It went away while the directory was read.
+                Err(Errno::NOENT) => continue,
+                Err(e) => return Err(e),
+            };
+            self.files += 1;
+            self.bytes = self.bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or_default());
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                if above.len() == DEPTH {
-                    usage.files = QUOTA_FILES + 1;
-                    break;
-                }
-                // silent-ok: what its owner made unreadable for itself counts as one entry
-                if let Ok(below) = subdirectory(file, name) {
-                    above.push(std::mem::replace(&mut directory, Dir::new(below)?));
+                self.countable = above.len() < DEPTH && self.files < COUNTED;
+                match subdirectory(file, name) {
+                    Ok(below) => above.push(std::mem::replace(&mut directory, Dir::new(below)?)),
+                    // It went away, or is something else by now.
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                    Err(e) => return Err(e),
                 }
             }
         }
-        Ok(usage)
+        self.countable &= self.files <= COUNTED;
+        Ok(())
     }
 
     /// With so much more, is it still within the quota?
     pub fn admits(&self, bytes: u64) -> Result<(), Failure> {
-        let then = Self { bytes: self.bytes.saturating_add(bytes), files: self.files + 1 };
-        if then.exceeds() {
+        let then = Self { bytes: self.bytes.saturating_add(bytes), files: self.files + 1, ..*self };
+        if then.exceeds(&QUOTA) {
             let (megabytes, files) = (QUOTA_BYTES >> 20, QUOTA_FILES);
             return Err(Failure::NoSpace(format!(
                 "this chat's directory may hold {megabytes} MiB in {files} files and that is reached: make room first"
@@ -124,8 +168,28 @@ impl Usage {
     }
 }
 
+/// Opens a directory for reading, whatever its mode was.
 fn subdirectory(parent: impl AsFd, name: &std::ffi::CStr) -> rustix::io::Result<OwnedFd> {
-    openat(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat(&parent, name, flags | OFlags::RDONLY, Mode::empty());
+    let directory = match opened {
+        Err(Errno::ACCESS) => {
+            let place = openat(&parent, name, flags | OFlags::PATH, Mode::empty())?;
+            // By way of /proc, since chmod by name would follow a link that has taken the directory's place.
+            let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+            chmod(&path, Mode::RWXU)?;
+            openat(&parent, name, flags | OFlags::RDONLY, Mode::empty())?
+        }
+        other => other?,
+    };
+    readable(&directory)?;
+    Ok(directory)
+}
+
+/// Without all three, names may be read but not what they stand for.
+fn readable(directory: impl AsFd) -> rustix::io::Result<()> {
+    let mode = Mode::from_raw_mode(fstat(&directory)?.st_mode);
+    if mode.contains(Mode::RWXU) { Ok(()) } else { fchmod(directory, Mode::RWXU) }
 }
 
 #[cfg(test)]
@@ -134,6 +198,7 @@ mod tests {
     use std::fs;
 
     const GIB: u64 = 1 << 30;
+    const CHAT: Root = Root::Chat([1; 16]);
 
     fn space(total: u64, free: u64) -> Space {
         Space { total, free, inodes: 1_000_000, free_inodes: 900_000 }
@@ -143,26 +208,29 @@ mod tests {
     fn the_reserve_is_a_tenth_up_to_one_gibibyte() {
         assert_eq!(space(5 * GIB, 0).reserve(), GIB / 2);
         assert_eq!(space(500 * GIB, 0).reserve(), GIB);
-        assert!(space(20 * GIB, 2 * GIB).admits(GIB));
-        assert!(!space(20 * GIB, 2 * GIB).admits(GIB + 1));
-        assert!(!Space { free_inodes: 10_000, ..space(20 * GIB, 9 * GIB) }.admits(1));
-        assert!(Space { inodes: 0, free_inodes: 0, ..space(20 * GIB, 9 * GIB) }.admits(1));
+        assert!(space(20 * GIB, 2 * GIB).admits(Root::Owner, GIB));
+        assert!(!space(20 * GIB, 2 * GIB).admits(Root::Owner, GIB + 1));
+        assert!(!space(20 * GIB, 2 * GIB).admits(CHAT, 1), "visitors leave twice as much");
+        assert!(!Space { free_inodes: 10_000, ..space(20 * GIB, 9 * GIB) }.admits(Root::Owner, 1));
+        assert!(Space { inodes: 0, free_inodes: 0, ..space(20 * GIB, 9 * GIB) }.admits(Root::Owner, 1));
     }
 
     #[test]
     fn a_command_is_ended_when_the_disk_nears_its_end() {
         let start = space(20 * GIB, 5 * GIB);
-        assert!(!start.exhausted(&space(20 * GIB, GIB)));
-        assert!(start.exhausted(&space(20 * GIB, GIB - 1)));
-        assert!(start.exhausted(&Space { free_inodes: 9_999, ..start }));
+        assert!(!start.exhausted(Root::Owner, &space(20 * GIB, GIB)));
+        assert!(start.exhausted(Root::Owner, &space(20 * GIB, GIB - 1)));
+        assert!(start.exhausted(Root::Owner, &Space { free_inodes: 9_999, ..start }));
     }
 
     #[test]
     fn on_a_full_disk_one_can_still_tidy_up() {
         let start = space(20 * GIB, GIB / 2);
-        assert!(!start.exhausted(&start));
-        assert!(!start.exhausted(&space(20 * GIB, GIB / 2 - SLACK)));
-        assert!(start.exhausted(&space(20 * GIB, GIB / 2 - SLACK - 1)));
+        assert!(!start.exhausted(Root::Owner, &start));
+        assert!(!start.exhausted(Root::Owner, &space(20 * GIB, GIB / 2 - SLACK.0)));
+        assert!(start.exhausted(Root::Owner, &space(20 * GIB, GIB / 2 - SLACK.0 - 1)));
+        assert!(!start.exhausted(CHAT, &space(20 * GIB, GIB / 2 - VISITORS_SLACK.0)));
+        assert!(start.exhausted(CHAT, &space(20 * GIB, GIB / 2 - VISITORS_SLACK.0 - 1)));
     }
 
     #[test]
@@ -171,7 +239,7 @@ mod tests {
         fs::create_dir_all(directory.path().join("a/b")).unwrap();
         fs::write(directory.path().join("a/b/file"), [0; 5000]).unwrap();
         std::os::unix::fs::symlink("/usr", directory.path().join("link")).unwrap();
-        let usage = Usage::of(fs::File::open(directory.path()).unwrap()).unwrap();
+        let usage = Usage::of(fs::File::open(directory.path()).unwrap());
         assert_eq!(usage.files, 4);
         assert!((5000..50_000).contains(&usage.bytes), "{usage:?}");
         assert!(usage.admits(QUOTA_BYTES - 50_000).is_ok());
@@ -182,6 +250,34 @@ mod tests {
     fn a_very_deep_tree_is_too_much() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir_all(directory.path().join("d/".repeat(DEPTH + 2))).unwrap();
-        assert!(Usage::of(fs::File::open(directory.path()).unwrap()).unwrap().exceeds());
+        assert!(Usage::of(fs::File::open(directory.path()).unwrap()).exceeds(&QUOTA));
+    }
+
+    #[test]
+    fn no_mode_hides_anything_from_the_count() {
+        let directory = tempfile::tempdir().unwrap();
+        for mode in [0o000, 0o300, 0o400, 0o600] {
+            let hidden = directory.path().join(format!("{mode:o}"));
+            fs::create_dir_all(hidden.join("below")).unwrap();
+            fs::write(hidden.join("below/file"), [0; 5000]).unwrap();
+            chmod(hidden.join("below"), Mode::from_raw_mode(mode)).unwrap();
+            chmod(&hidden, Mode::from_raw_mode(mode)).unwrap();
+        }
+        let root = fs::File::open(directory.path()).unwrap();
+        fchmod(&root, Mode::empty()).unwrap();
+        let usage = Usage::of(&root);
+        assert!(usage.countable && usage.files == 12 && usage.bytes >= 20_000, "{usage:?}");
+    }
+
+    #[test]
+    fn a_count_stops_beyond_what_is_asked_for_and_no_earlier() {
+        let directory = tempfile::tempdir().unwrap();
+        for number in 0..50 {
+            fs::write(directory.path().join(number.to_string()), [0; 100]).unwrap();
+        }
+        let root = fs::File::open(directory.path()).unwrap();
+        let most = Usage { files: 20, ..QUOTA };
+        assert_eq!(Usage::up_to(&root, &most).files, 21);
+        assert_eq!(Usage::of(&root), Usage { bytes: 5000, files: 50, countable: true });
     }
 }

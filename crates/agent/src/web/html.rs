@@ -67,6 +67,7 @@ pub fn inline(html: &str) -> String {
 fn run(html: &str, base: &Url, limit: usize, without_frame: bool) -> (Text, bool) {
     let mut page = Page {
         base: base.clone(),
+        has_base: false,
         without_frame,
         title: String::new(),
         in_title: false,
@@ -105,6 +106,8 @@ struct Tag {
 
 struct Page {
     base: Url,
+    /// The page itself has said what it is.
+    has_base: bool,
     without_frame: bool,
     title: String,
     in_title: bool,
@@ -162,7 +165,9 @@ impl Page {
         }
         match name {
             b"title" => self.in_title = self.title.is_empty(),
-            b"base" => {
+            // Only the first counts, as the HTML standard has it; a chain of them would grow with each.
+            b"base" if !self.has_base && !tag.href.is_empty() => {
+                self.has_base = true;
                 if let Ok(base) = self.base.join(&tag.href) {
                     self.base = base;
                 }

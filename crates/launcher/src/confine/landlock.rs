@@ -1,8 +1,8 @@
 //! Which files can be reached: Landlock domains, one around the launcher and a narrower one around every command.
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, LandlockStatus, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
-    RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 use rustix::fs::{FileType, fstat};
 use std::path::Path;
@@ -101,8 +101,12 @@ pub fn enter(open: &Open) -> Result<u32, LandlockError> {
     let own = AccessFs::from_all(abi)
         & !(AccessFs::MakeBlock | AccessFs::MakeChar | AccessFs::MakeSock | AccessFs::IoctlDev | AccessFs::ResolveUnix);
     let cgroups = read | AccessFs::WriteFile | AccessFs::MakeDir | AccessFs::RemoveDir;
-    let mut domain =
-        Ruleset::default().handle_access(AccessFs::from_all(abi))?.scope(Scope::from_all(abi))?.create()?;
+    let mut domain = Ruleset::default()
+        .handle_access(AccessFs::from_all(abi))?
+        // No port of TCP is anybody's here; connecting is left to the firewall, which knows other protocols as well.
+        .handle_access(AccessNet::BindTcp)?
+        .scope(Scope::from_all(abi))?
+        .create()?;
     domain = all(domain, PROGRAMS, read | AccessFs::Execute)?;
     domain = all(domain, CONFIGURATION, read)?;
     domain = all(domain, MACHINE, read)?;

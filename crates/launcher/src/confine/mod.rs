@@ -7,7 +7,7 @@ use crate::wire::Walls;
 use landlock::Open;
 use rustix::process::{Resource, Rlimit};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -27,11 +27,9 @@ pub struct Order {
     /// The root's real path: the working directory, and all that may be written besides `temporary`.
     pub root: PathBuf,
     pub temporary: PathBuf,
-    /// A visitor's: it may neither look at the machine's processes nor change modes of files by path.
-    pub visitor: bool,
     pub launcher: u32,
-    /// The cgroup to be in.
-    pub cgroup: Option<PathBuf>,
+    /// It is a visitor's, who may less.
+    pub visitor: bool,
     pub limits: Limits,
     pub task: Task,
 }
@@ -58,14 +56,18 @@ pub enum Task {
 pub struct Limits {
     /// Of processor time.
     pub seconds: u64,
-    /// Of this user, those of other commands included.
-    pub processes: u64,
+    /// Of this user, those of other commands included; `None` where the cgroup counts the command's own.
+    pub processes: Option<u64>,
     /// Bytes of private memory.
     pub memory: u64,
+    /// Bytes of a file.
+    pub file: u64,
+    /// Open files and sockets.
+    pub files: u64,
 }
 
-/// The largest file that a command can write, in bytes.
-const LARGEST_FILE: u64 = 1 << 30;
+/// A command's niceness.
+const PRIORITY: i32 = 5;
 
 /// Why no wall could be put up; nothing ran.
 #[derive(Debug, thiserror::Error)]
@@ -102,21 +104,22 @@ pub fn run() -> Result<(), ConfineError> {
     if rustix::process::getppid().is_none_or(|parent| parent.as_raw_pid() as u32 != order.launcher) {
         return Err(ConfineError::Order(io::Error::other("the launcher is gone")));
     }
-    if let Some(cgroup) = &order.cgroup {
-        let mut members =
-            OpenOptions::new().write(true).open(cgroup.join("cgroup.procs")).map_err(during("the cgroup"))?;
-        members.write_all(b"0").map_err(during("the cgroup"))?;
-    }
     // A session of its own: no terminal, and one process group to begin with.
     rustix::process::setsid().map_err(during("setsid"))?;
-    // The launcher, which has to end a fork bomb, goes first.
-    rustix::process::setpriority_process(None, 5).map_err(during("the priority"))?;
+    // The launcher, which has to end a fork bomb, goes first. Nobody can go back up to 5.
+    if rustix::process::getpriority_process(None).map_err(during("the priority"))? < PRIORITY {
+        rustix::process::setpriority_process(None, PRIORITY).map_err(during("the priority"))?;
+    }
+    // Out of memory, a command ends before anything else of the machine, its launcher included.
+    // silent-ok: an older container may forbid it
+    let _ = fs::write("/proc/self/oom_score_adj", "800");
     limit(order.limits).map_err(during("the limits"))?;
     std::env::set_current_dir(&order.root).map_err(during("the workspace"))?;
 
     // Opened here, since the domain may close it; what it says is read afterwards.
     let status = File::open("/proc/self/status").map_err(during("/proc/self/status"))?;
     let own = vec![order.root.as_path(), order.temporary.as_path()];
+    // A visitor's command has no business with what others run: command lines tell a lot.
     let abi = landlock::enter(&Open { own, processes: !order.visitor, ..Open::default() })?;
     seccomp::enter_as_command(order.launcher, abi, order.visitor)?;
     io::stdout().write_all(CONFINED).and_then(|()| io::stdout().flush()).map_err(during("the output"))?;
@@ -169,10 +172,11 @@ fn environment(root: &Path, temporary: &Path) -> Vec<(&'static str, PathBuf)> {
 
 fn limit(limits: Limits) -> rustix::io::Result<()> {
     for (resource, most) in [
-        (Resource::Core, 0),
-        (Resource::Fsize, LARGEST_FILE),
-        (Resource::Nofile, 1024),
-        (Resource::Nproc, limits.processes),
+        // With 1 the kernel starts no program for it either, which with 0 it does (core(5)).
+        (Resource::Core, 1),
+        (Resource::Fsize, limits.file),
+        (Resource::Nofile, limits.files),
+        (Resource::Nproc, limits.processes.unwrap_or(u64::MAX)),
         (Resource::Cpu, limits.seconds),
         (Resource::Data, limits.memory),
         (Resource::Msgqueue, 0),

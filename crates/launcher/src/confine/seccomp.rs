@@ -107,15 +107,33 @@ const FORBIDDEN: &[c_long] = &[
 
 /// Refused as if the kernel had none of them, so that libraries take their other way. `clone3` hides its flags behind a
 /// pointer, where a filter cannot look; io_uring does file and socket calls that a filter never sees.
-const UNKNOWN: &[c_long] =
-    &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+const UNKNOWN: &[c_long] = &[
+    libc::SYS_clone3,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    // What one program takes of it is missing to all of the machine (fs.aio-max-nr).
+    libc::SYS_io_setup,
+    469, // file_setattr: a file's flags by path, which Landlock does not know
+];
 
-/// Extended attributes and access lists by path, which Landlock does not know; programs do without (EOPNOTSUPP).
+/// A watch on a directory tells the names of what is used in it, and Landlock does not know watches: refused to visitors,
+/// of whom many are one user. Programs look again and again instead.
+const WATCHING: &[c_long] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_inotify_init,
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_add_watch,
+];
+
+/// Extended attributes and access lists, which Landlock does not know; programs do without (EOPNOTSUPP).
 const ATTRIBUTES: &[c_long] = &[
     libc::SYS_setxattr,
     libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
     libc::SYS_removexattr,
     libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
     463, // setxattrat
     466, // removexattrat
 ];
@@ -146,8 +164,11 @@ pub fn enter() -> Result<(), SeccompError> {
     forbidden.insert(libc::SYS_ioctl, either(MEDDLING.iter().map(|request| equal(1, *request)))?);
     forbidden.insert(libc::SYS_fcntl, either(OWNING.iter().map(|command| equal(1, *command)))?);
     forbidden.insert(libc::SYS_socket, sockets()?);
-    // A pair of datagram sockets can be turned to any Unix socket by path, a pair of streams cannot.
-    forbidden.insert(libc::SYS_socketpair, types_but(&[STREAM, 5])?);
+    // A pair of datagram sockets can be turned to any Unix socket by path, a pair of streams cannot. The number of another
+    // family makes the kernel load its module.
+    let mut pairs = types_but(&[STREAM, 5])?;
+    pairs.push(none_of(0, &[libc::AF_UNIX as u64])?);
+    forbidden.insert(libc::SYS_socketpair, pairs);
     apply(forbidden, libc::EPERM)?;
 
     apply(UNKNOWN.iter().map(|call| (*call, Vec::new())).collect(), libc::ENOSYS)?;
@@ -179,9 +200,9 @@ const BY_PATH: &[c_long] = &[
     libc::SYS_futimesat,
 ];
 
-/// What a command may not do besides: touch the launcher, whose user it is, and, where Landlock does not know truncation
-/// yet (ABI below 3), truncate files by path. A visitor's may not change modes and times by path either: all chats' files
-/// belong to one user, so it could take the owner's away.
+/// What a command may not do besides: touch the launcher, whose user it is, set the priorities of others, as one user may
+/// with all processes of its own, and, where Landlock does not know truncation yet (ABI below 3), truncate files by path.
+/// A visitor's may neither change modes and times by path nor watch directories: all chats' files belong to one user.
 pub fn enter_as_command(launcher: u32, landlock_abi: u32, visitor: bool) -> Result<(), SeccompError> {
     let launcher = u64::from(launcher);
     let mut forbidden = Rules::new();
@@ -194,15 +215,31 @@ pub fn enter_as_command(launcher: u32, landlock_abi: u32, visitor: bool) -> Resu
         libc::SYS_rt_sigqueueinfo,
         libc::SYS_rt_tgsigqueueinfo,
         libc::SYS_pidfd_open,
+    ] {
+        forbidden.insert(call, either([equal(0, launcher)].into_iter())?);
+    }
+    for call in [
+        // Another process' limits: enough processor time less, and the kernel kills it.
+        libc::SYS_prlimit64,
         libc::SYS_sched_setaffinity,
         libc::SYS_sched_setattr,
         libc::SYS_sched_setparam,
         libc::SYS_sched_setscheduler,
     ] {
-        forbidden.insert(call, either([equal(0, launcher)].into_iter())?);
+        forbidden.insert(call, vec![none_of(0, &[0])?]);
     }
-    // Another process' limits: enough processor time less, and the kernel kills it.
-    forbidden.insert(libc::SYS_prlimit64, vec![none_of(0, &[0])?]);
+    // PRIO_PROCESS and IOPRIO_WHO_PROCESS; the others are groups of processes and all of a user.
+    forbidden.insert(libc::SYS_setpriority, vec![none_of(0, &[0])?, none_of(1, &[0])?]);
+    forbidden.insert(libc::SYS_ioprio_set, vec![none_of(0, &[1])?, none_of(1, &[0])?]);
+    // Nobody serves from here, and whoever takes all ports leaves none to the machine's own connections. Landlock knows ports
+    // of TCP from ABI 4 on; a visitor takes none of UDP either.
+    forbidden.insert(libc::SYS_listen, Vec::new());
+    if visitor || landlock_abi < 4 {
+        forbidden.insert(libc::SYS_bind, Vec::new());
+    }
+    if visitor {
+        apply(WATCHING.iter().map(|call| (*call, Vec::new())).collect(), libc::ENOSYS)?;
+    }
     if landlock_abi < 3 {
         forbidden.insert(libc::SYS_truncate, Vec::new());
     }

@@ -111,7 +111,7 @@ async fn usual_programs_work() {
 #[tokio::test]
 async fn programs_that_are_installed_work() {
     let workspace = Workspace::new();
-    // A visitor's shell is the narrower one: it sees no processes.
+    // A visitor's shell is the narrower one: it sees no processes and changes no modes.
     for root in [Root::Owner, CHAT] {
         let session = &mut workspace.open(root).await;
         for (program, command, expected) in [
@@ -127,7 +127,9 @@ async fn programs_that_are_installed_work() {
             ("curl", "curl -sS -o /dev/null http://127.0.0.1:1 2>&1 | grep -c 'connect'", "1"),
         ] {
             let there = run(session, &format!("command -v {program}")).await;
-            if there.code() == 0 {
+            // These two change modes by path, which a visitor's commands may not.
+            let stopped = root == CHAT && ["git", "gcc"].contains(&program);
+            if there.code() == 0 && !stopped {
                 run(session, command).await.says(expected);
             }
         }

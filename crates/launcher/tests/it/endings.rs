@@ -1,6 +1,6 @@
 //! However a command ends, nothing that it started is alive when that is told.
 
-use crate::session::{Workspace, alive, run, run_for, until};
+use crate::session::{CHAT, Workspace, alive, run, run_for, until};
 use baal_launcher::Root;
 use baal_launcher::client::Session;
 use baal_launcher::wire::{Ending, Exit};
@@ -145,4 +145,30 @@ async fn the_launcher_ends_with_its_connection_and_leaves_no_temporary_files() {
     drop(workspace.open(Root::Owner).await);
     until("the launcher is gone", || !alive(&mark)).await;
     assert_eq!(std::fs::read_dir(workspace.base().join("tmp")).unwrap().count(), 1, "only the last one's");
+}
+
+/// A command's cgroup and the one above belong to its user, and chmod is nothing that Landlock knows. Without a cgroup of
+/// its own there is nothing to close here, and the command ends all the same.
+#[tokio::test]
+async fn a_command_that_closes_its_cgroup_ends_like_others() {
+    let (workspace, mark) = (Workspace::new(), mark());
+    let mut session = workspace.open(Root::Owner).await;
+    let close =
+        "for base in /sys/fs/cgroup /sys/fs/cgroup/unified; do own=$base$(grep ^0:: /proc/self/cgroup | cut -c 4-)
+        case $own in */call-*) chmod 000 $own/* $own ${own%/*}/cgroup.procs ${own%/*};; esac; done 2> /dev/null";
+    for _ in 0..2 {
+        let ran = run(&mut session, &format!("{close}; setsid -f sleep {mark}; echo closed")).await;
+        ran.says("closed");
+        assert!(!alive(&mark));
+    }
+}
+
+/// Python changes the mode of an open directory, which a visitor may.
+#[tokio::test]
+async fn a_visitor_that_closes_its_directory_gets_its_result() {
+    let workspace = Workspace::new();
+    let mut session = workspace.open(CHAT).await;
+    let close = "python3 -c 'import os; os.fchmod(os.open(\".\", os.O_RDONLY), 0)'";
+    run(&mut session, &format!("echo before; {close}; sleep 2.5; echo after")).await.says("before\nafter");
+    session.write("f", b"x", None).await.unwrap();
 }

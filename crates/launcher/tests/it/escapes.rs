@@ -133,14 +133,18 @@ async fn a_visitor_sees_no_processes_and_the_owner_no_more_than_their_names() {
 
 /// Makes system calls by number, where no program does; prints the error's name for each.
 async fn system_calls(calls: &str) -> String {
+    system_calls_in(Root::Owner, calls).await
+}
+
+async fn system_calls_in(root: Root, calls: &str) -> String {
     let script = format!(
         "import ctypes, errno, mmap\nlibc = ctypes.CDLL(None, use_errno=True)\n\
          def call(*a):\n r = libc.syscall(*[ctypes.c_long(x) for x in a])\n \
          print(errno.errorcode[ctypes.get_errno()] if r < 0 else 'DONE', end=' ')\n{calls}"
     );
     let workspace = Workspace::new();
-    let mut session = workspace.open(Root::Owner).await;
-    fs::write(workspace.of(Root::Owner).join("calls.py"), script).unwrap();
+    let mut session = workspace.open(root).await;
+    session.write("calls.py", script.as_bytes(), None).await.unwrap();
     let ran = run(&mut session, "/usr/bin/python3 calls.py 2>&1").await;
     assert_eq!(ran.code(), 0, "{ran:?}");
     ran.output.trim().to_owned()
@@ -178,14 +182,27 @@ async fn dangerous_system_calls_are_refused() {
         "41, 2, 3, 6",                // raw
         "41, 2 | 1 << 40, 1, 262",    // the same with bits that the kernel ignores
         "53, 1, 2, 0, 0",             // socketpair: datagrams
+        "53, 40, 1, 0, 0",            // socketpair: VSOCK
+        "53, 30, 5, 0, 0",            // socketpair: TIPC
+        "50, 0, 1",                   // listen
         "16, 1, 0x5412, 0",           // ioctl TIOCSTI
         "72, 1, 8, 1",                // fcntl F_SETOWN
         "62, -1, 0",                  // kill: everybody
+        "141, 2, 0, 15",              // setpriority: all of the user's
+        "251, 3, 0, 0",               // ioprio_set: all of the user's
     ];
     let calls: String = forbidden.iter().map(|call| format!("call({call})\n")).collect();
     let expected = vec!["EPERM"; forbidden.len()].join(" ");
     assert_eq!(system_calls(&calls).await, expected);
-    assert_eq!(system_calls("call(435, 0, 0)\ncall(425, 8, 0)\n").await, "ENOSYS ENOSYS", "clone3, io_uring_setup");
+    assert_eq!(
+        system_calls("call(435, 0, 0)\ncall(425, 8, 0)\ncall(206, 8, 0)\n").await,
+        "ENOSYS ENOSYS ENOSYS",
+        "clone3, io_uring_setup, io_setup"
+    );
+    let xattr = "call(190, 0, 0, 0, 0, 0)\ncall(199, 0, 0)";
+    assert_eq!(system_calls(xattr).await, "ENOTSUP ENOTSUP", "fsetxattr, fremovexattr");
+    let watch = "call(253)\ncall(294, 0)\ncall(254, 0, 0, 0)";
+    assert_eq!(system_calls_in(CHAT, watch).await, "ENOSYS ENOSYS ENOSYS", "inotify");
     assert_eq!(system_calls("call(41, 2, 1, 0)\ncall(41, 10, 2, 17)\ncall(135, 0xffffffff)").await, "DONE DONE DONE");
 }
 
@@ -212,8 +229,32 @@ async fn the_launcher_cannot_be_harmed() {
         "python3 -c 'import os; os.pidfd_open(os.getppid())' \"$PPID\" && exec python3 -c \"import os; os.pidfd_open($PPID)\"",
         "exec python3 -c \"import resource; resource.prlimit($PPID, resource.RLIMIT_CPU, (0, 0))\"",
         "exec python3 -c \"import os; os.sched_setaffinity($PPID, {0})\"",
+        "exec python3 -c \"import os; os.setpriority(os.PRIO_PROCESS, $PPID, 15)\"",
+        "exec python3 -c \"import os; os.setpriority(os.PRIO_USER, os.getuid(), 15)\"",
+        "exec python3 -c \"import os; os.setpriority(os.PRIO_PGRP, 0, 15)\"",
+        "ionice -c 3 -p $PPID",
+        "ionice -c 3 -u $(id -u)",
     ]).await;
+    // Its own it may.
+    run(&mut session, "nice -n 3 ionice -c 3 taskset 1 echo nice").await.says("nice");
     run(&mut session, "kill -0 $$ && echo alive").await.says("alive");
+}
+
+#[tokio::test]
+async fn no_port_of_the_machine_is_taken() {
+    let workspace = Workspace::new();
+    for (root, udp) in [(Root::Owner, "bound"), (CHAT, "PermissionError")] {
+        let session = &mut workspace.open(root).await;
+        for (kind, expected) in [("STREAM", "PermissionError"), ("DGRAM", udp)] {
+            let bind = format!(
+                "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_{kind})
+try: s.bind((\"127.0.0.1\", 0)); print(\"bound\")
+except OSError as e: print(type(e).__name__)"
+            );
+            run(session, &format!("python3 -c '{bind}'")).await.says(expected);
+        }
+    }
 }
 
 #[tokio::test]

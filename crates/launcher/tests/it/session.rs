@@ -105,6 +105,14 @@ impl Ran {
         assert_eq!((self.output.trim_end(), self.exit.ending), (expected, Ending::Code(0)));
     }
 
+    /// It was ended, or failed, because a file would have become too large.
+    #[track_caller]
+    pub fn fails_by_size(&self) {
+        // SIGXFSZ as the shell tells it, as itself, or the error that stands for it.
+        let ended = matches!(self.exit.ending, Ending::Code(153 | 1) | Ending::Signal(25));
+        assert!(ended, "{self:?}");
+    }
+
     /// It failed and printed nothing secret.
     #[track_caller]
     pub fn fails(&self) {

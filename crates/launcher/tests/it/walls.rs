@@ -72,6 +72,16 @@ async fn a_visitors_command_cannot_take_the_owners_files_away() {
     assert_eq!(owner.read("f", 10).await.unwrap().bytes, b"x");
 }
 
+#[tokio::test]
+async fn a_command_that_closes_the_locks_locks_nobody_out() {
+    let workspace = Workspace::new();
+    let locks = workspace.base().join("locks");
+    let mut owner = workspace.open(Root::Owner).await;
+    run(&mut owner, &format!("chmod 000 {0}/owner; chmod 000 {0}", locks.display())).await.says("");
+    let mut owner = workspace.open(Root::Owner).await;
+    owner.write("f", b"y", None).await.unwrap();
+}
+
 /// A launcher with a client that speaks by hand.
 fn raw(workspace: &Workspace) -> (Child, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();

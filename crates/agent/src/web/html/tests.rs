@@ -42,6 +42,7 @@ fn a_title_that_the_page_says_itself_is_said_once() {
 #[test]
 fn links_follow_the_base_that_the_page_names() {
     assert_eq!(text("<base href='//other.example/x/'><a href=y>z</a>"), "[z](https://other.example/x/y)");
+    assert_eq!(text("<base href=/x/><base href=/w/><a href=y>z</a>"), "[z](https://example.com/x/y)");
     assert_eq!(text(&format!("<a href='/{}'>z</a>", "x".repeat(600))), "z");
     assert_eq!(text("<a href=/1>one<a href=/2>two"), "[one](https://example.com/1)[two](https://example.com/2)");
     assert_eq!(text("<a href=/1><h3>Card</h3><p>about</p></a>"), "[Card about](https://example.com/1)");
@@ -114,7 +115,7 @@ fn hostile_pages_take_time_and_memory_in_proportion_to_their_bytes() {
         repeated("&#x10ffff"),
         repeated("<br>"),
         repeated("<hr>"),
-        repeated("<base href=a/>"),
+        repeated("<base href=aaaaaaaaaaa/>"),
         "x".repeat(SIZE),
         " ".repeat(SIZE),
         format!("<p class='{}'>", "y".repeat(SIZE)),
