@@ -75,7 +75,7 @@ impl Kind {
 }
 
 /// Name, type and, for a field that must be there, an example.
-const FIELDS: [(&str, Kind, Option<&str>); 25] = [
+const FIELDS: [(&str, Kind, Option<&str>); 26] = [
     ("agent_name", Kind::Text, Some("\"Ada\"")),
     ("system_prompt", Kind::Text, Some("\"You are a helpful assistant.\"")),
     ("model", Kind::Text, Some("\"qwen3-coder-next\"")),
@@ -99,6 +99,7 @@ const FIELDS: [(&str, Kind, Option<&str>); 25] = [
     ("brave_api_url", Kind::Text, None),
     ("web_allow", Kind::Texts, None),
     ("tools_socket", Kind::Text, None),
+    ("guest_tools_socket", Kind::Text, None),
     ("bash_without_walls", Kind::Flag, None),
     ("model_idle_timeout_seconds", Kind::Number { min: 1, max: 3_600 }, None),
 ];
@@ -141,9 +142,16 @@ fn check_values(fields: &Map<String, Value>, problems: &mut Vec<String>) {
     {
         problems.push("agent_name must be 1 to 64 characters on one line".into());
     }
-    for name in ["model", "db_path", "workspace_path", "tools_socket"] {
+    for name in ["model", "db_path", "workspace_path", "tools_socket", "guest_tools_socket"] {
         if text(name).is_some_and(|value| value.trim().is_empty() || value.contains('\0')) {
             problems.push(format!("{name} must not be empty"));
+        }
+    }
+    for (one, other) in [("tools_socket", "guest_tools_socket"), ("guest_tools_socket", "tools_socket")] {
+        if fields.contains_key(one) && !fields.contains_key(other) {
+            problems.push(format!(
+                "{other} is missing beside {one}: the owner's tools and the visitors' are different users"
+            ));
         }
     }
     // What doesn't fit a header would fail at the first request only.
@@ -211,6 +219,15 @@ mod tests {
         let problems = parse(&bad.to_string()).expect_err("bad");
         assert_eq!(problems.0.len(), 7, "{problems}");
         assert!(!problems.to_string().contains("s3cret"));
+    }
+
+    #[test]
+    fn the_tools_sockets_come_in_pairs() {
+        let mut config = good();
+        config["tools_socket"] = json!("/run/baal-tools.sock");
+        assert_eq!(parse(&config.to_string()).expect_err("bad").0.len(), 1);
+        config["guest_tools_socket"] = json!("/run/baal-guests.sock");
+        assert!(parse(&config.to_string()).is_ok());
     }
 
     #[test]

@@ -102,6 +102,8 @@ fn run(config: AgentConfig) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // The work is waiting; more threads would only cost memory.
         .worker_threads(2)
+        // The unit allows few threads; tokio would make up to 512 and panic where it cannot.
+        .max_blocking_threads(8)
         .enable_all()
         .build()
         .context("the async runtime cannot be started")?;

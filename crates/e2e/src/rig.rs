@@ -136,6 +136,7 @@ impl Rig {
             "libertai_api_key": self.key, "libertai_api_base_url": format!("http://{host}:{}/v1", self.simulator),
             "agent_secret": self.secret, "port": PORT, "db_path": "/var/lib/baal-agent/agent.db",
             "workspace_path": "/var/lib/baal-tools/workspace", "tools_socket": "/run/baal-tools.sock",
+            "guest_tools_socket": "/run/baal-guests.sock",
             "owner_chat_id": "1", "heartbeat_interval": 0,
             // Stands for the internet, from where a redirect may lead anywhere.
             "web_allow": ["198.51.100.0/24"],

@@ -5,17 +5,19 @@ use crate::wire::{
     self, Entry, Exit, Failure, FileContent, Frame, MAX_FILE, MAX_SECONDS, PREFIX, Reply, Request, VERSION, Walls, hex,
 };
 use bytes::{Buf, Bytes, BytesMut};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::Command;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -24,11 +26,24 @@ const OPEN: Duration = Duration::from_secs(15);
 /// How long anything but a command may take.
 const ANSWER: Duration = Duration::from_secs(90);
 
+/// Connections at once about the owner's root, and about all visitors' together: fewer than systemd lets in, which turns
+/// away the one too many where it could wait.
+static OWNERS: Semaphore = Semaphore::const_new(40);
+static VISITORS: Semaphore = Semaphore::const_new(40);
+/// Connections at once about one visitor's root: nobody takes all the visitors' places.
+const OF_ONE_VISITOR: usize = 4;
+static EACH: LazyLock<Mutex<HashMap<Root, Weak<Semaphore>>>> = LazyLock::new(Mutex::default);
+/// Before a connection that was ended at once is tried again.
+const ONCE_MORE_AFTER: Duration = Duration::from_millis(200);
+/// A root that is no chat's, to ask about what holds for visitors.
+const NOBODYS: Root = Root::Chat([0; 16]);
+
 /// Where the launcher is.
 #[derive(Clone, Debug)]
 pub enum Launcher {
-    /// A socket at which systemd starts one launcher per connection, as another user.
-    Socket(PathBuf),
+    /// Sockets at which systemd starts one launcher per connection, as another user: one for the owner's root, and as yet
+    /// another user one for visitors'.
+    Socket { owner: PathBuf, guests: PathBuf },
     /// A child of this process and its user: `program tools --workspace DIR`. The walls are not complete.
     Child { program: PathBuf, workspace: PathBuf },
 }
@@ -45,14 +60,36 @@ pub enum CallError {
 }
 
 impl Launcher {
-    /// Opens a connection about one root.
+    /// Opens a connection about one root, when it is its turn.
     pub async fn open(&self, root: &Root) -> Result<Session, CallError> {
-        timeout(OPEN, self.connect(root)).await.map_err(|_| late("the launcher did not answer in time"))?
+        let opened = async {
+            let place = Place::of(*root).await?;
+            let connected = match self.connect(root).await {
+                Err(CallError::Unavailable(e)) if matches!(self, Self::Socket { .. }) && was_ended(&e) => {
+                    tokio::time::sleep(ONCE_MORE_AFTER).await;
+                    self.connect(root).await
+                }
+                other => other,
+            };
+            connected.map(|session| Session { place: Some(place), ..session })
+        };
+        timeout(OPEN, opened).await.map_err(|_| late("the launcher did not answer in time"))?
+    }
+
+    /// What is really enforced for the owner and for visitors alike; see [`Session::probe`].
+    pub async fn probe(&self, loopback_port: u16) -> Result<Walls, CallError> {
+        let owner = self.open(&Root::Owner).await?.probe(loopback_port).await?;
+        match self {
+            Self::Socket { .. } => Ok(owner.and(&self.open(&NOBODYS).await?.probe(loopback_port).await?)),
+            Self::Child { .. } => Ok(owner),
+        }
     }
 
     async fn connect(&self, root: &Root) -> Result<Session, CallError> {
         let stream = match self {
-            Self::Socket(path) => UnixStream::connect(path).await?,
+            Self::Socket { owner, guests } => {
+                UnixStream::connect(if *root == Root::Owner { owner } else { guests }).await?
+            }
             Self::Child { program, workspace } => {
                 let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
                 ours.set_nonblocking(true)?;
@@ -69,7 +106,7 @@ impl Launcher {
             }
         };
         let (receiver, sender) = stream.into_split();
-        let mut session = Session { receiver, sender, buffer: BytesMut::new(), usable: true };
+        let mut session = Session { receiver, sender, buffer: BytesMut::new(), usable: true, place: None };
         match session.ask(&Request::Hello { version: VERSION, root: *root }, &[]).await {
             Ok((Reply::Ready, _)) => Ok(session),
             Ok((other, _)) => Err(unexpected(&other)),
@@ -90,6 +127,49 @@ pub struct Session {
     buffer: BytesMut,
     /// False while a request is under way, and for good once one was left in the middle.
     usable: bool,
+    /// Given back with the session.
+    #[expect(dead_code, reason = "held until it is dropped")]
+    place: Option<Place>,
+}
+
+/// A place among the connections at once.
+#[derive(Debug)]
+struct Place {
+    _shared: SemaphorePermit<'static>,
+    _own: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    async fn of(root: Root) -> io::Result<Self> {
+        let (shared, own) = match root {
+            Root::Owner => (&OWNERS, None),
+            Root::Chat(_) => (&VISITORS, Some(of_one(root))),
+        };
+        // The own one first: who waits for it takes no shared one.
+        let own = match own {
+            Some(own) => Some(own.acquire_owned().await.map_err(io::Error::other)?),
+            None => None,
+        };
+        Ok(Self { _shared: shared.acquire().await.map_err(io::Error::other)?, _own: own })
+    }
+}
+
+/// The places of one visitor, for as long as any is taken or waited for.
+fn of_one(root: Root) -> Arc<Semaphore> {
+    let mut each = EACH.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(places) = each.get(&root).and_then(Weak::upgrade) {
+        return places;
+    }
+    each.retain(|_, places| places.strong_count() > 0);
+    let places = Arc::new(Semaphore::new(OF_ONE_VISITOR));
+    each.insert(root, Arc::downgrade(&places));
+    places
+}
+
+/// So it looks when systemd has no room for a connection.
+fn was_ended(e: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(e.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 impl Session {

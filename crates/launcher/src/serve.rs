@@ -26,6 +26,9 @@ const UNREAD: Duration = Duration::from_secs(60);
 const PROCESSES: (u64, u64) = (512, 128);
 /// What a single process may have of private memory on any machine, in bytes: some programs take much and use little.
 const LEAST_PRIVATE: u64 = 512 << 20;
+/// Landlock keeps signals inside a domain from this ABI on (Linux 6.12). All visitors are one user, so below it one could end
+/// or stop another's commands, and the launchers that have to end them.
+const SIGNALS: u32 = 6;
 /// How long a count of the user's processes is good enough for that; counting takes milliseconds.
 const COUNT: Duration = Duration::from_secs(30);
 
@@ -93,14 +96,14 @@ pub fn serve(settings: &Settings) -> Result<(), ServeError> {
             return Err(ServeError::Hello(io::Error::new(io::ErrorKind::InvalidData, "the first frame must be hello")));
         }
     };
-    let session = match open(settings, root, cgroups.as_ref()) {
-        Ok(session) => session,
+    let (session, landlock_abi) = match open(settings, root, cgroups.as_ref()) {
+        Ok(opened) => opened,
         Err(e) => return Err(refuse(&client, e)),
     };
 
     client.set_read_timeout(None)?;
     let other_user = peer.uid != rustix::process::geteuid();
-    let mut server = Server { client, session, cgroups, other_user, processes: None };
+    let mut server = Server { client, session, cgroups, other_user, landlock_abi, processes: None };
     match server.requests() {
         // The client may go whenever it likes.
         Err(ServeError::Connection(e))
@@ -112,12 +115,12 @@ pub fn serve(settings: &Settings) -> Result<(), ServeError> {
     }
 }
 
-/// Opens the root and puts up the launcher's own walls.
-fn open(settings: &Settings, root: Root, cgroups: Option<&Cgroups>) -> Result<Session, ServeError> {
+/// Opens the root and puts up the launcher's own walls; tells Landlock's ABI.
+fn open(settings: &Settings, root: Root, cgroups: Option<&Cgroups>) -> Result<(Session, u32), ServeError> {
     let workspace = |cause| ServeError::Workspace { path: settings.workspace.clone(), cause };
     let session = Session::open(&settings.workspace, root, settings.private_tmp).map_err(workspace)?;
-    confine_launcher(&session, cgroups)?;
-    Ok(session)
+    let landlock_abi = confine_launcher(&session, cgroups)?;
+    Ok((session, landlock_abi))
 }
 
 /// Tells the client why it is not served, so that the reason is in the agent's log and not only in this process'.
@@ -142,7 +145,7 @@ fn prepare() -> Result<(), ServeError> {
 }
 
 /// The launcher's own walls: its root, what a shell needs, and the processes that it has to end.
-fn confine_launcher(session: &Session, cgroups: Option<&Cgroups>) -> Result<(), ServeError> {
+fn confine_launcher(session: &Session, cgroups: Option<&Cgroups>) -> Result<u32, ServeError> {
     let own = vec![session.files.path.as_path(), session.temporary.path.as_path()];
     let run = vec![Path::new("/proc/self/exe")];
     let cgroups = cgroups.map(Cgroups::directory).into_iter().collect();
@@ -150,8 +153,9 @@ fn confine_launcher(session: &Session, cgroups: Option<&Cgroups>) -> Result<(), 
     let none = CapabilitySet::empty();
     let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
     rustix::thread::set_capabilities(None, none).map_err(|e| ServeError::System("the capabilities", e.into()))?;
-    landlock::enter(&Open { own, run, cgroups, processes: true })?;
-    Ok(seccomp::enter()?)
+    let abi = landlock::enter(&Open { own, run, cgroups, processes: true })?;
+    seccomp::enter()?;
+    Ok(abi)
 }
 
 struct Server {
@@ -160,6 +164,7 @@ struct Server {
     cgroups: Option<Cgroups>,
     /// Whoever asks is another user than this process.
     other_user: bool,
+    landlock_abi: u32,
     /// How many processes this user had, and when.
     processes: Option<(u64, Instant)>,
 }
@@ -231,6 +236,10 @@ impl Server {
         let Some(command) = String::from_utf8(command).ok().filter(|command| !command.contains('\0')) else {
             return Ok(Err(Failure::Invalid("a command must be text without NUL".into())));
         };
+        if self.session.files.root != Root::Owner && self.landlock_abi < SIGNALS {
+            let told = "visitors have no shell on this machine: its kernel (before Linux 6.12) cannot keep them apart";
+            return Ok(Err(Failure::Denied(told.into())));
+        }
         let timeout = Duration::from_millis(timeout_ms).min(Duration::from_secs(MAX_SECONDS));
         let client = self.client.try_clone()?;
         self.call(Task::Bash { command }, timeout, &client)

@@ -174,8 +174,12 @@ pub enum Ending {
 /// What is really enforced, found out by trying from inside a confined child.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Walls {
+    /// Whom tools run as: the number of the user.
+    pub user: u32,
     /// Tools run as another user than the agent.
     pub other_user: bool,
+    /// The owner's tools and the visitors' run as different users; only known of both together ([`Walls::and`]).
+    pub visitors_apart: bool,
     /// The kernel's Landlock ABI, 0 without Landlock.
     pub landlock_abi: u32,
     /// A file of the tools' user outside of the root could not be opened.
@@ -196,6 +200,7 @@ impl Walls {
     pub fn missing(&self) -> Vec<&'static str> {
         let walls = [
             (self.other_user, "tools run as the agent's own user"),
+            (self.visitors_apart, "the owner's tools and the visitors' run as the same user"),
             (self.landlock_abi > 0 && self.files_closed, "Landlock does not keep files closed"),
             (self.seccomp, "no seccomp filter"),
             (self.no_new_privs, "no_new_privs is not set"),
@@ -203,6 +208,22 @@ impl Walls {
             (self.loopback_closed, "this machine's own ports can be reached"),
         ];
         walls.into_iter().filter(|(holds, _)| !holds).map(|(_, words)| words).collect()
+    }
+
+    /// What holds for the owner, `self`, and for visitors as well.
+    pub fn and(&self, visitors: &Self) -> Self {
+        Self {
+            user: self.user,
+            other_user: self.other_user && visitors.other_user,
+            visitors_apart: self.user != visitors.user,
+            landlock_abi: self.landlock_abi.min(visitors.landlock_abi),
+            files_closed: self.files_closed && visitors.files_closed,
+            seccomp: self.seccomp && visitors.seccomp,
+            no_new_privs: self.no_new_privs && visitors.no_new_privs,
+            cgroup: self.cgroup && visitors.cgroup,
+            cgroup_limits: self.cgroup_limits && visitors.cgroup_limits,
+            loopback_closed: self.loopback_closed && visitors.loopback_closed,
+        }
     }
 
     /// All of it is enforced. Limits of memory and processes may also be the unit's, so they are not asked for.

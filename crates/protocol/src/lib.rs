@@ -429,6 +429,9 @@ pub struct AgentConfig {
     /// walls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tools_socket: Option<std::path::PathBuf>,
+    /// The same for visitors, whose tools run as yet another user; both or none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest_tools_socket: Option<std::path::PathBuf>,
     /// Offers `bash` also where the walls around it are incomplete.
     pub bash_without_walls: bool,
     /// Seconds without a byte from the inference service after which a turn ends with an error.
@@ -461,6 +464,7 @@ impl Default for AgentConfig {
             brave_api_url: "https://api.search.brave.com".to_owned(),
             web_allow: Vec::new(),
             tools_socket: None,
+            guest_tools_socket: None,
             bash_without_walls: false,
             model_idle_timeout_seconds: 120,
         }

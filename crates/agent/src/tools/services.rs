@@ -45,8 +45,10 @@ impl Services {
         let dns = Dns::system();
         let brave = config.brave_api_key.as_ref();
         let brave = brave.map(|key| Brave::new(&config.brave_api_url, SecretString::from(key.clone()), dns.clone()));
-        let launcher = match &config.tools_socket {
-            Some(socket) => Launcher::Socket(socket.clone()),
+        // One without the other was told when the configuration was checked.
+        let sockets = config.tools_socket.clone().zip(config.guest_tools_socket.clone());
+        let launcher = match sockets {
+            Some((owner, guests)) => Launcher::Socket { owner, guests },
             None => Launcher::Child { program: PathBuf::from(OWN_PROGRAM), workspace: config.workspace_path.clone() },
         };
         let walls = Walls::unknown(config.bash_without_walls);

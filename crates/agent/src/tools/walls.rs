@@ -1,7 +1,6 @@
 //! What keeps tools from what is not theirs, as found out at start.
 
-use baal_launcher::Root;
-use baal_launcher::client::{CallError, Launcher};
+use baal_launcher::client::Launcher;
 use baal_launcher::wire;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +51,7 @@ impl Walls {
     pub async fn probe(self, launcher: Arc<Launcher>, port: u16, shutdown: CancellationToken) {
         let mut wait = ASK_AGAIN_AFTER;
         loop {
-            let Some(asked) = shutdown.run_until_cancelled(ask(&launcher, port)).await else {
+            let Some(asked) = shutdown.run_until_cancelled(launcher.probe(port)).await else {
                 return;
             };
             match asked {
@@ -85,8 +84,4 @@ impl Walls {
         }
         self.found.send_replace(Some(baal_protocol::Walls { complete, missing, bash }));
     }
-}
-
-async fn ask(launcher: &Launcher, port: u16) -> Result<wire::Walls, CallError> {
-    launcher.open(&Root::Owner).await?.probe(port).await
 }

@@ -30,7 +30,7 @@ struct Arguments {
 fn run(call: Call, given: Value) -> BoxFuture<'static, Result<Output, ToolError>> {
     Box::pin(async move {
         let Arguments { url } = arguments(given)?;
-        let fetched = call.stop.run_until_cancelled(call.services.fetcher.fetch(&url)).await;
+        let fetched = call.stop.run_until_cancelled(call.services.fetcher.fetch(&url, call.who.role)).await;
         match fetched.ok_or_else(|| ToolError::told("The turn was stopped."))? {
             Ok(page) => Ok(Output::text(told(&page))),
             Err(error) => Err(ToolError::told(format!("Not fetched: {error}."))),

@@ -4,24 +4,27 @@ use super::body::{self, BodyError};
 use super::guard::{self, Policy, Refusal};
 use super::resolver::{Dns, DnsError, Guarded, may_visit};
 use super::{html, json};
+use baal_protocol::Role;
 use reqwest::{Client, Response, StatusCode, Url, header, redirect};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
 /// Says who asks, so that a site can refuse it.
 const USER_AGENT: &str = concat!("baal-agent/", env!("CARGO_PKG_VERSION"), " (AI agent; reads a page for its user)");
 const ACCEPT: &str = "text/markdown, text/html;q=0.9, application/json;q=0.9, text/*;q=0.8, */*;q=0.1";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Fetches at once: each may hold a few times [`Limits::body_bytes`].
-const AT_ONCE: usize = 4;
+/// Fetches at once of the owner, and of all visitors together: each may hold a few times [`Limits::body_bytes`].
+const AT_ONCE: usize = 3;
+/// Longest wait for a place.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How much of the web is borne.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// From the call to the text, redirects included.
+    /// From the beginning, which may have to wait for others, to the text, redirects included.
     pub total: Duration,
     /// Redirects that are followed.
     pub redirects: usize,
@@ -60,6 +63,9 @@ pub enum FetchError {
     /// Took too long.
     #[error("the page took longer than {} s", .0.as_secs_f32())]
     Slow(Duration),
+    /// Others are at it.
+    #[error("other pages are being fetched; try again in a minute")]
+    Busy,
     /// No connection, or one that broke.
     #[error("the page cannot be reached: {0}")]
     Unreachable(String),
@@ -92,7 +98,8 @@ pub struct Fetcher {
     policy: Arc<Policy>,
     dns: Arc<Dns>,
     limits: Limits,
-    places: Arc<Semaphore>,
+    owners: Arc<Semaphore>,
+    visitors: Arc<Semaphore>,
 }
 
 impl Fetcher {
@@ -103,30 +110,31 @@ impl Fetcher {
 
     /// A fetcher with limits of its own.
     pub fn with_limits(policy: Policy, dns: Arc<Dns>, limits: Limits) -> Self {
-        Self { policy: Arc::new(policy), dns, limits, places: Arc::new(Semaphore::new(AT_ONCE)) }
+        let places = || Arc::new(Semaphore::new(AT_ONCE));
+        Self { policy: Arc::new(policy), dns, limits, owners: places(), visitors: places() }
     }
 
-    /// Fetches a page by GET, without cookies, credentials or a proxy. Dropping the future ends it.
+    /// Fetches a page by GET, without cookies, credentials or a proxy, for a visitor or the owner. Dropping the future ends it.
     ///
     /// # Errors
     /// Told in words for the model.
-    pub async fn fetch(&self, url: &str) -> Result<Page, FetchError> {
+    pub async fn fetch(&self, url: &str, role: Role) -> Result<Page, FetchError> {
         let url = Url::parse(url.trim()).map_err(|_| Refusal::NoUrl)?;
-        let fetched = tokio::time::timeout(self.limits.total, async {
-            let _place = self.places.acquire().await.map_err(|e| FetchError::Internal(e.to_string()))?;
-            self.follow(url).await
-        });
+        let places = if role == Role::Owner { &self.owners } else { &self.visitors };
+        let place = tokio::time::timeout(PATIENCE, places.clone().acquire_owned()).await;
+        let place = place.map_err(|_| FetchError::Busy)?.map_err(|e| FetchError::Internal(e.to_string()))?;
+        let fetched = tokio::time::timeout(self.limits.total, self.follow(url, place));
         fetched.await.unwrap_or(Err(FetchError::Slow(self.limits.total)))
     }
 
-    async fn follow(&self, start: Url) -> Result<Page, FetchError> {
+    async fn follow(&self, start: Url, place: OwnedSemaphorePermit) -> Result<Page, FetchError> {
         self.check(&start)?;
         let client = self.client().map_err(|e| FetchError::Internal(e.to_string()))?;
         let mut url = start;
         for _ in 0..=self.limits.redirects {
             let response = client.get(url.clone()).send().await.map_err(|e| told(&e))?;
             let Some(next) = redirect_target(&response, &url) else {
-                return self.page(url, response).await;
+                return self.page(url, response, place).await;
             };
             self.check(&next).map_err(|why| FetchError::RedirectRefused { to: shortened(&next), why })?;
             debug!(status = response.status().as_u16(), "following a redirect");
@@ -162,7 +170,7 @@ impl Fetcher {
             .build()
     }
 
-    async fn page(&self, url: Url, response: Response) -> Result<Page, FetchError> {
+    async fn page(&self, url: Url, response: Response, place: OwnedSemaphorePermit) -> Result<Page, FetchError> {
         let status = response.status();
         let (content_type, charset) = content_type(&response);
         let length = response.content_length();
@@ -173,7 +181,11 @@ impl Fetcher {
         }
         let body = body::read(response, body_bytes).await?;
         let (base, kind) = (url.clone(), content_type.clone());
-        let rendered = move || render(&body, &kind, charset.as_deref(), &base, characters, body_bytes);
+        let rendered = move || {
+            // It goes on when nobody waits for it any more, so it keeps its place.
+            let _place = place;
+            render(&body, &kind, charset.as_deref(), &base, characters, body_bytes)
+        };
         // Megabytes of a stranger's text must not hold up everybody else's turns.
         let (text, cut) =
             tokio::task::spawn_blocking(rendered).await.map_err(|e| FetchError::Internal(e.to_string()))?;

@@ -24,6 +24,9 @@ const CACHED_NAMES: u64 = 64;
 /// Longest wait for one answer of one name server.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Addresses of a name that are looked at.
+const ADDRESSES: usize = 8;
+
 /// Why a name has no address. Said to the model or in the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DnsError {
@@ -226,6 +229,8 @@ impl Resolve for Guarded {
         let (dns, policy) = (self.dns.clone(), self.policy.clone());
         Box::pin(async move {
             let mut addresses = dns.lookup(name.as_str()).await?;
+            // Each is tried in turn: a name must not have the agent knock at thousands of doors.
+            addresses.truncate(ADDRESSES);
             if !policy.trusts(name.as_str()) {
                 addresses.retain(|&address| may_visit(&policy, address));
             }
@@ -248,9 +253,14 @@ pub fn may_visit(policy: &Policy, address: IpAddr) -> bool {
     policy.lists(address) || (policy.permits(address) && !is_own(address))
 }
 
-/// Whether an address is of this machine: then the kernel chooses it as the source for packets to it. Nothing is sent.
+/// Whether an address is of this machine: then one may bind it, or the kernel chooses it as the source for packets to it
+/// (which it does not for a second address of a network). Nothing is sent.
 fn is_own(address: IpAddr) -> bool {
     let address = address.to_canonical();
+    // silent-ok: what cannot be bound is not of this machine
+    if UdpSocket::bind((address, 0)).is_ok() && !binds_anything(address) {
+        return true;
+    }
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let source = UdpSocket::bind((any, 0)).and_then(|socket| {
         socket.connect((address, 9))?;
@@ -260,6 +270,16 @@ fn is_own(address: IpAddr) -> bool {
     source.is_ok_and(|source| source.ip() == address)
 }
 
+/// Whether this machine lets anybody bind any address (`ip_nonlocal_bind`): then that says nothing.
+fn binds_anything(address: IpAddr) -> bool {
+    // From the networks for documentation: nobody's.
+    let nobodys: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::new(203, 0, 113, 253).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0xfdfd, 0, 0, 0, 0, 1).into(),
+    };
+    UdpSocket::bind((nobodys, 0)).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,6 +287,8 @@ mod tests {
     #[test]
     fn an_address_of_this_machine_is_known_as_such() {
         assert!(is_own(Ipv4Addr::LOCALHOST.into()));
+        // Packets to it have another source.
+        assert!(is_own(Ipv4Addr::new(127, 3, 2, 1).into()));
         assert!(is_own(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()));
         assert!(!is_own(Ipv4Addr::new(192, 0, 2, 1).into()));
     }

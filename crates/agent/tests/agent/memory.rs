@@ -290,7 +290,11 @@ async fn a_shipped_skill_is_read_where_it_is_told_and_an_own_one_takes_its_place
 #[tokio::test]
 async fn a_turn_goes_on_without_memory_when_the_tools_do_not_answer() {
     let model = Model::start().await;
-    let agent = Agent::start_with(&model, |config| config["tools_socket"] = json!("/nonexistent/tools.sock")).await;
+    let agent = Agent::start_with(&model, |config| {
+        config["tools_socket"] = json!("/nonexistent/tools.sock");
+        config["guest_tools_socket"] = json!("/nonexistent/guests.sock");
+    })
+    .await;
     assert!(agent.say("1", "hello").await.contains("hello"));
     assert!(system(&newest(&model)).contains("could not be read just now"));
     model.script(json!({"match": "note", "replies": [{"tool_calls": [remember("x y")]}, {"content": "ok"}]}));

@@ -4,6 +4,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 use baal_agent::web::FetchError;
+use baal_protocol::Role;
 use flate2::{Compression, write::GzEncoder};
 use futures_util::stream;
 use std::convert::Infallible;
@@ -85,11 +86,11 @@ async fn charsets_are_those_of_the_header_or_the_page_and_wrong_ones_break_nothi
 async fn compressed_pages_are_read_and_wrongly_compressed_ones_told() {
     assert_eq!(fetched(gzip_page("text/plain", gzipped(b"hello"))).await.text, "hello");
     let url = serve(gzip_page("text/plain", b"not gzip at all".to_vec())).await;
-    let error = fetcher().fetch(&url).await.unwrap_err();
+    let error = fetcher().fetch(&url, Role::Visitor).await.unwrap_err();
     assert!(error.to_string().contains("it is not"), "{error}");
     let brotli = [(header::CONTENT_ENCODING, "br"), (header::CONTENT_TYPE, "text/plain")];
     let url = serve(Router::new().fallback(move || async move { (brotli, "x") })).await;
-    assert!(fetcher().fetch(&url).await.unwrap_err().to_string().contains("\"br\""));
+    assert!(fetcher().fetch(&url, Role::Visitor).await.unwrap_err().to_string().contains("\"br\""));
 }
 
 #[tokio::test]
@@ -97,7 +98,7 @@ async fn a_decompression_bomb_is_read_to_the_limit_only() {
     let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
     (0..20).for_each(|_| bomb.write_all(&vec![b' '; 1_000_000]).unwrap());
     let url = serve(gzip_page("text/html", bomb.finish().unwrap())).await;
-    let page = fetcher_with(Dns::system(), small_limits()).fetch(&url).await.unwrap();
+    let page = fetcher_with(Dns::system(), small_limits()).fetch(&url, Role::Visitor).await.unwrap();
     assert_eq!(page.cut.as_deref(), Some("Only the first part was read, at most 100,000 bytes."));
 }
 
@@ -108,7 +109,7 @@ async fn an_endless_body_is_read_to_the_limit_only() {
         ([(header::CONTENT_TYPE, "text/plain")], Body::from_stream(stream::repeat(piece)))
     };
     let url = serve(Router::new().fallback(endless)).await;
-    let page = fetcher_with(Dns::system(), small_limits()).fetch(&url).await.unwrap();
+    let page = fetcher_with(Dns::system(), small_limits()).fetch(&url, Role::Visitor).await.unwrap();
     assert_eq!(page.text.len(), 1_000);
     assert_eq!(page.cut.as_deref(), Some("The text is cut here, after 1,000 characters; there is more of it."));
 }
@@ -121,7 +122,7 @@ async fn a_body_that_never_ends_ends_with_the_time() {
     };
     let url = serve(Router::new().fallback(silent)).await;
     let limits = Limits { total: Duration::from_millis(300), ..Limits::default() };
-    let error = fetcher_with(Dns::system(), limits).fetch(&url).await.unwrap_err();
+    let error = fetcher_with(Dns::system(), limits).fetch(&url, Role::Visitor).await.unwrap_err();
     assert_eq!(error, FetchError::Slow(limits.total));
 }
 
@@ -137,8 +138,8 @@ async fn five_redirects_are_followed_and_no_sixth() {
         }),
     );
     let url = serve(router).await;
-    assert_eq!(fetcher().fetch(&format!("{url}/5")).await.unwrap().text, "arrived");
-    assert_eq!(fetcher().fetch(&format!("{url}/6")).await.unwrap_err(), FetchError::TooManyRedirects(5));
+    assert_eq!(fetcher().fetch(&format!("{url}/5"), Role::Visitor).await.unwrap().text, "arrived");
+    assert_eq!(fetcher().fetch(&format!("{url}/6"), Role::Visitor).await.unwrap_err(), FetchError::TooManyRedirects(5));
 }
 
 #[tokio::test]
@@ -146,6 +147,6 @@ async fn a_server_that_is_not_there_is_told_in_words() {
     let listener = TcpListener::bind((ALLOWED, 0)).await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
-    let error = fetcher().fetch(&url).await.unwrap_err();
+    let error = fetcher().fetch(&url, Role::Visitor).await.unwrap_err();
     assert!(matches!(&error, FetchError::Unreachable(why) if why.contains("refused")), "{error}");
 }

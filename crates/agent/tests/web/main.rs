@@ -9,6 +9,7 @@ mod searching;
 
 use axum::Router;
 use baal_agent::web::{Dns, Fetcher, Limits, Page, Policy};
+use baal_protocol::Role;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,5 +46,5 @@ fn small_limits() -> Limits {
 
 async fn fetched(router: Router) -> Page {
     let url = serve(router).await;
-    fetcher().fetch(&url).await.expect("a page")
+    fetcher().fetch(&url, Role::Visitor).await.expect("a page")
 }

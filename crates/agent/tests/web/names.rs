@@ -2,6 +2,7 @@ use super::dns::NameServer;
 use super::*;
 use baal_agent::web::resolver::Unfiltered;
 use baal_agent::web::{DnsError, FetchError};
+use baal_protocol::Role;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ async fn names_are_asked_of_the_name_servers_and_unknown_ones_told() {
     assert_eq!(dns.lookup("b.example").await.unwrap_err(), DnsError::NoAddress("b.example".into()));
     let long = format!("{}.example", "x".repeat(64));
     assert_eq!(dns.lookup(&long).await.unwrap_err(), DnsError::NoAddress(long));
-    let error = fetcher_with(dns, small_limits()).fetch("http://b.example/").await.unwrap_err();
+    let error = fetcher_with(dns, small_limits()).fetch("http://b.example/", Role::Visitor).await.unwrap_err();
     assert_eq!(error, FetchError::Name(DnsError::NoAddress("b.example".into())));
 }
 

@@ -138,7 +138,9 @@ pub fn run() -> Result<(), ConfineError> {
         Task::Probe { loopback_port, other_user, cgroup, cgroup_limits, outside } => {
             let status = io::read_to_string(status).map_err(during("/proc/self/status"))?;
             let walls = Walls {
+                user: rustix::process::geteuid().as_raw(),
                 other_user,
+                visitors_apart: false,
                 landlock_abi: abi,
                 files_closed: File::open(outside).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied),
                 seccomp: field(&status, "Seccomp:") == Some("2"),

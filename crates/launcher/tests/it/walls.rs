@@ -3,6 +3,7 @@
 use crate::session::{CHAT, Workspace, run, until};
 use baal_launcher::Root;
 use baal_launcher::client::{CallError, Launcher};
+use baal_launcher::wire::Walls;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -132,7 +133,8 @@ async fn why_a_connection_is_not_served_is_told() {
     let told = workspace.launcher().open(&Root::Owner).await.unwrap_err();
     assert!(matches!(told, CallError::Unavailable(_)));
     assert!(told.to_string().contains("the workspace"), "{told}");
-    let missing = Launcher::Socket(workspace.outside().join("none.sock")).open(&Root::Owner).await;
+    let missing =
+        Launcher::Socket { owner: workspace.outside().join("none.sock"), guests: "/".into() }.open(&Root::Owner).await;
     assert!(matches!(missing, Err(CallError::Unavailable(_))));
 }
 
@@ -206,4 +208,57 @@ async fn a_listening_port_of_this_machine_is_what_the_probe_asks_about() {
     let mut session = workspace.open(Root::Owner).await;
     assert!(session.probe(port).await.unwrap().loopback_closed);
     run(&mut session, "echo usable").await.says("usable");
+}
+
+/// Listens as systemd does, and starts a launcher for every connection but the first.
+fn socket(workspace: &Workspace, name: &str) -> std::path::PathBuf {
+    let path = workspace.outside().join(name);
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let base = workspace.outside().join(format!("{name}-workspace"));
+    std::thread::spawn(move || {
+        drop(listener.accept());
+        while let Ok((connection, _)) = listener.accept() {
+            let program = env!("CARGO_BIN_EXE_baal-tools");
+            let connection = Stdio::from(OwnedFd::from(connection));
+            let mut launcher = Command::new(program);
+            let mut child = launcher.args(["tools", "--workspace"]).arg(&base).stdin(connection).spawn().unwrap();
+            std::thread::spawn(move || child.wait());
+        }
+    });
+    path
+}
+
+#[tokio::test]
+async fn owner_and_visitors_have_launchers_of_their_own() {
+    let workspace = Workspace::new();
+    let launcher = Launcher::Socket { owner: socket(&workspace, "owner"), guests: socket(&workspace, "guests") };
+    // A connection that is ended at once, as the first is, is tried again.
+    launcher.open(&Root::Owner).await.unwrap().write("f", b"x", None).await.unwrap();
+    launcher.open(&CHAT).await.unwrap().write("f", b"x", None).await.unwrap();
+    assert!(workspace.outside().join("owner-workspace/owner/f").exists());
+    assert!(workspace.outside().join("guests-workspace").join(CHAT.directory()).join("f").exists());
+    let walls = launcher.probe(1).await.unwrap();
+    assert!(!walls.visitors_apart && !walls.complete());
+    assert!(walls.and(&Walls { user: walls.user + 1, ..walls.clone() }).visitors_apart);
+}
+
+#[tokio::test]
+async fn a_visitor_that_asks_for_much_waits_and_the_owner_does_not() {
+    let workspace = Workspace::new();
+    let launcher = workspace.launcher();
+    // No other test's, since places are counted by root.
+    let chat = Root::Chat(*b"asks for so much");
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(launcher.open(&chat).await.unwrap());
+    }
+    let fifth = launcher.open(&chat);
+    tokio::pin!(fifth);
+    tokio::select! {
+        _ = &mut fifth => panic!("one more than there are places"),
+        owner = launcher.open(&Root::Owner) => drop(owner.unwrap()),
+    }
+    drop(launcher.open(&Root::Chat([8; 16])).await.unwrap());
+    held.pop();
+    fifth.await.unwrap();
 }
