@@ -12,10 +12,12 @@ umask 022
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 agent_home=/var/lib/baal-agent
-tools_home=/var/lib/baal-tools
+# The owner's tools and the visitors' are two users, each with a workspace in a home of that name.
+tools=(baal-tools baal-guests)
 program=/usr/local/bin/baal-agent
 rules=/usr/local/lib/baal/baal-tools.nft
-units=(baal-tools-firewall.service baal-tools.slice baal-tools.socket baal-tools@.service baal-agent.service)
+units=(baal-tools-firewall.service baal.slice baal-guests.slice baal-tools.socket baal-guests.socket baal-tools@.service
+    baal-agent.service)
 
 fail() { echo "install: $*" >&2; exit 1; }
 did() { echo "install: $*"; }
@@ -56,7 +58,7 @@ fi
 # ── Users ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 # The home doesn't exist: a command can write where it works, and there must be no ~/.ssh/authorized_keys, .forward, .profile
 # or user units among what it can write.
-for user in baal-agent baal-tools; do
+for user in baal-agent "${tools[@]}"; do
     if ! getent passwd "$user" >/dev/null; then
         useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$user"
         did "made user $user"
@@ -78,10 +80,13 @@ for user in baal-agent baal-tools; do
     fi
 done
 
-deny() { # deny FILE: no jobs for the tools' user. A second wall: crontab and at are setgid, which tools can't use.
-    grep -qsx baal-tools "$1" && return
-    echo baal-tools >>"$1"
-    did "forbade jobs in $1"
+deny() { # deny FILE: no jobs for the tools' users. A second wall: crontab and at are setgid, which tools can't use.
+    local user
+    for user in "${tools[@]}"; do
+        grep -qsx "$user" "$1" && continue
+        echo "$user" >>"$1"
+        did "forbade jobs in $1"
+    done
 }
 # An empty cron.deny means the same as none on Debian; a new at.deny would allow at to everyone who is not in it.
 deny /etc/cron.deny
@@ -96,8 +101,10 @@ directory() { # directory PATH OWNER GROUP MODE
 }
 directory "$agent_home" baal-agent baal-agent 700
 # Above the workspace is root's: what stands there can't be exchanged by a command.
-directory "$tools_home" root baal-tools 710
-directory "$tools_home/workspace" baal-tools baal-tools 700
+for user in "${tools[@]}"; do
+    directory "/var/lib/$user" root "$user" 710
+    directory "/var/lib/$user/workspace" "$user" "$user" 700
+done
 directory "$(dirname "$rules")" root root 755
 
 # ── Files ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -123,6 +130,8 @@ install -m 600 "$config" "$candidate/config.json"
 place "$binary" "$program" 755
 place "$here/baal-tools.nft" "$rules" 644
 for unit in "${units[@]}"; do place "$here/$unit" "/etc/systemd/system/$unit" 644; done
+# The same unit under the other user's name.
+place "$here/baal-tools@.service" /etc/systemd/system/baal-guests@.service 644
 
 # The directory is the agent's, so only the agent's user may work in it: root could be led astray by a link.
 as_agent() { setpriv --reuid baal-agent --regid baal-agent --clear-groups --no-new-privs "$@"; }
@@ -136,7 +145,7 @@ fi
 
 # ── Units ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 case $changed in *.service* | *.socket* | *.slice*) systemctl daemon-reload ;; esac
-starts=(baal-tools-firewall.service baal-tools.socket baal-agent.service)
+starts=(baal-tools-firewall.service baal-tools.socket baal-guests.socket baal-agent.service)
 for unit in "${starts[@]}"; do
     systemctl is-enabled --quiet "$unit" || { systemctl enable --quiet "$unit"; did "enabled $unit"; }
 done
@@ -153,6 +162,7 @@ run baal-tools-firewall.service baal-tools.nft
 # Rules that were flushed by hand are missing though their unit is active.
 nft list table inet baal_tools >/dev/null 2>&1 || restart baal-tools-firewall.service
 run baal-tools.socket
+run baal-guests.socket
 run baal-agent.service baal-agent config.json
 
 # ── Healthy? ───────────────────────────────────────────────────────────────────────────────────────────────────────────

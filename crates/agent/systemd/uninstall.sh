@@ -13,11 +13,13 @@ esac
 [ "$(id -u)" = 0 ] || { echo "uninstall: run this as root" >&2; exit 1; }
 
 # The socket before the firewall: nothing may run without it.
-for unit in baal-agent.service baal-tools.socket baal-tools.slice baal-tools-firewall.service; do
+for unit in baal-agent.service baal-tools.socket baal-guests.socket baal-guests.slice baal-tools.slice baal.slice \
+    baal-tools-firewall.service; do
     systemctl disable --quiet --now "$unit" 2>/dev/null || true
 done
 nft delete table inet baal_tools 2>/dev/null || true
-for unit in baal-agent.service baal-tools.socket baal-tools@.service baal-tools.slice baal-tools-firewall.service; do
+for unit in baal-agent.service baal-{tools,guests}.socket baal-{tools,guests}@.service baal-guests.slice baal.slice \
+    baal-tools-firewall.service; do
     rm -f "/etc/systemd/system/$unit"
 done
 systemctl daemon-reload
@@ -27,14 +29,14 @@ echo "uninstall: program and units are gone"
 
 if [ "${1:-}" = --purge ]; then
     # A directory that is a mount point stays, empty.
-    for directory in /var/lib/baal-agent /var/lib/baal-tools; do
+    for directory in /var/lib/baal-agent /var/lib/baal-tools /var/lib/baal-guests; do
         rm -rf "$directory" 2>/dev/null || find "$directory" -mindepth 1 -delete
     done
-    for user in baal-agent baal-tools; do
+    for user in baal-agent baal-tools baal-guests; do
         ! getent passwd "$user" >/dev/null || userdel "$user"
     done
     for file in /etc/cron.deny /etc/at.deny; do
-        [ ! -e "$file" ] || sed -i '/^baal-tools$/d' "$file"
+        [ ! -e "$file" ] || sed -i -e '/^baal-tools$/d' -e '/^baal-guests$/d' "$file"
     done
     echo "uninstall: conversations, configuration, files and users are gone"
 fi
