@@ -51,8 +51,14 @@ pub fn run(
     client: &UnixStream,
 ) -> Result<Exit, CallFailed> {
     let began = Instant::now();
-    let (shell, output) = start(order, cgroup)?;
     client.set_nonblocking(true)?;
+    let (shell, output) = match start(order, cgroup) {
+        Ok(started) => started,
+        Err(e) => {
+            client.set_nonblocking(false)?;
+            return Err(e);
+        }
+    };
     let mut call =
         Call { client, output: Some(output), pending: Vec::new(), sent: 0, dropped: 0, head: Some(Vec::new()) };
     let watched = call.until_end(shell, began, timeout, guard);
@@ -192,9 +198,9 @@ impl Call<'_> {
         }
     }
 
-    /// Takes the next piece of output.
-    fn read(&mut self) -> Result<(), CallFailed> {
-        let Some(output) = &mut self.output else { return Ok(()) };
+    /// Takes the next piece of output; false when there is none now.
+    fn read(&mut self) -> Result<bool, CallFailed> {
+        let Some(output) = &mut self.output else { return Ok(false) };
         let mut piece = vec![0; PIECE];
         match output.read(&mut piece) {
             Ok(0) => self.output = None,
@@ -202,10 +208,11 @@ impl Call<'_> {
                 piece.truncate(read);
                 self.pass_on(piece)?;
             }
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e.into()),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn pass_on(&mut self, mut piece: Vec<u8>) -> Result<(), CallFailed> {
@@ -249,8 +256,7 @@ impl Call<'_> {
 
     /// Sends what is left in the pipe; nobody writes there any more.
     fn drain(&mut self) -> Result<(), CallFailed> {
-        while self.output.is_some() {
-            self.read()?;
+        while self.read()? {
             while !self.pending.is_empty() {
                 let mut ready = [PollFd::new(self.client, PollFlags::OUT)];
                 if poll(&mut ready, Some(&timespec(UNREAD)))? == 0 {

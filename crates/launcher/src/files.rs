@@ -78,6 +78,8 @@ impl Files {
         // A script that could be run still can be.
         let mode = present.map_or(0o600, |(_, stat)| stat.st_mode & 0o777 | 0o600);
         let done = write_new(&parent, &temporary, content, mode)
+            // Others may have written at the same moment, and each have found room.
+            .and_then(|()| self.still_room())
             .and_then(|()| renameat(&parent, &temporary, &parent, name).map_err(io::Error::from));
         if let Err(e) = done {
             // silent-ok: the first error is what counts
@@ -97,7 +99,7 @@ impl Files {
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
         let (mut file, stat) = self.open_file(path, flags, Mode::RUSR | Mode::WUSR)?;
         limit(path, size(&stat).saturating_add(content.len() as u64))?;
-        let done = file.write_all(content).and_then(|()| file.sync_all());
+        let done = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| self.still_room());
         done.map_err(|e| {
             // silent-ok: the first error is what counts
             let _ = ftruncate(&file, size(&stat));
@@ -223,6 +225,11 @@ impl Files {
         }
     }
 
+    /// After a write: is there as much left as has to be?
+    fn still_room(&self) -> io::Result<()> {
+        if Space::of(&self.directory)?.admits(self.root, 0) { Ok(()) } else { Err(Errno::NOSPC.into()) }
+    }
+
     /// Is the file's content what the caller has seen?
     fn compare(&self, path: &str, present: Option<&File>, expected: &str) -> Result<(), Failure> {
         let Some(mut file) = present else {
@@ -271,7 +278,20 @@ fn entry(name: &std::ffi::CStr, stat: &Stat) -> Entry {
         FileType::Symlink => EntryKind::Symlink,
         _ => EntryKind::Other,
     };
-    Entry { name: name.to_string_lossy().into_owned(), kind, size: size(stat), modified: stat.st_mtime }
+    Entry { name: shown(&name.to_string_lossy()), kind, size: size(stat), modified: stat.st_mtime }
+}
+
+/// A name on one line, whatever is in it: no line of its own, nothing for a terminal, nothing that turns the direction.
+fn shown(name: &str) -> String {
+    let hidden = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    name.chars().fold(String::with_capacity(name.len()), |mut text, c| {
+        if hidden(c) {
+            text.extend(c.escape_default())
+        } else {
+            text.push(c)
+        }
+        text
+    })
 }
 
 fn size(stat: &Stat) -> u64 {

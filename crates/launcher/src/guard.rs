@@ -13,7 +13,7 @@ const OFTEN: Duration = Duration::from_millis(5);
 /// How fast a command can write, in bytes a second: memory's speed, where the disk is not waited for.
 const SPEED: u64 = 8 << 30;
 /// How often a visitor's directory is counted, where the disk tells nothing.
-const COUNT: Duration = Duration::from_secs(1);
+const COUNT: Duration = Duration::from_millis(300);
 /// It is counted at once when so many bytes of the disk are gone since.
 const GONE: u64 = 50 << 20;
 /// The largest file that an owner's command can write, in bytes.

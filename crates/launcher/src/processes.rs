@@ -98,6 +98,10 @@ fn kill_descendants() -> usize {
     }
     let mut killed = 0;
     let mut below = children.remove(&(std::process::id() as i32)).unwrap_or_default();
+    // One that hides (hidepid=ptraceable and not dumpable) is told here, if it is a child; others become children.
+    // silent-ok: a kernel may lack it
+    let told = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    below.extend(told.split(' ').filter_map(|pid| pid.parse::<i32>().ok()));
     while let Some(pid) = below.pop() {
         below.extend(children.remove(&pid).unwrap_or_default());
         if !dead.contains(&pid) && Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok()) {

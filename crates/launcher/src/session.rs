@@ -3,6 +3,7 @@
 
 use crate::Root;
 use crate::files::Files;
+use crate::space::Usage;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, fchmod, flock, openat};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -94,9 +95,12 @@ impl Temporary {
 /// Removes the directories that no living launcher has locked.
 fn clear_away(parent: &Path) -> io::Result<()> {
     for entry in fs::read_dir(parent)?.flatten() {
-        let abandoned =
-            directory(&entry.path()).is_ok_and(|there| flock(&there, FlockOperation::NonBlockingLockExclusive).is_ok());
-        if abandoned {
+        // silent-ok: then it cannot be opened either
+        let _ = fs::set_permissions(entry.path(), Permissions::from_mode(0o700));
+        let Ok(there) = directory(&entry.path()) else { continue };
+        if flock(&there, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // Opens what a command has closed.
+            Usage::of(&there);
             // silent-ok: the next connection tries again
             let _ = fs::remove_dir_all(entry.path());
         }

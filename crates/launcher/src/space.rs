@@ -48,9 +48,9 @@ impl Space {
         (self.total / 10).min(1 << 30)
     }
 
-    /// What must stay free in inodes: a tenth, but not more than 10,000. File systems that make them as needed tell 0.
+    /// What must stay free in inodes: a tenth, but not more than 100,000. File systems that make them as needed tell 0.
     fn reserved_inodes(&self) -> u64 {
-        (self.inodes / 10).min(10_000)
+        (self.inodes / 10).min(100_000)
     }
 
     /// May so many bytes be written? Visitors leave twice the reserve, so that none of them can take the owner's room.

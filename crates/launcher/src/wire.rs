@@ -122,7 +122,7 @@ impl FileContent {
 /// One entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its name; bytes that are no UTF-8 are replaced.
+    /// Its name; bytes that are no UTF-8 are replaced, and characters that nobody sees told as escapes (`\\n`).
     pub name: String,
     pub kind: EntryKind,
     /// In bytes.

@@ -200,6 +200,25 @@ const BY_PATH: &[c_long] = &[
     libc::SYS_futimesat,
 ];
 
+/// Which argument of a call is the mode that a file gets. (Of `open` only where it makes a file.)
+const MODES: &[(c_long, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, 1),
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (452, 2), // fchmodat2
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+    (libc::SYS_mknodat, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 2),
+    (libc::SYS_openat, 3),
+];
+/// S_ISUID and S_ISGID: programs that somebody else would run as this user.
+const IDENTITIES: [u64; 2] = [0o4000, 0o2000];
+
 /// What a command may not do besides: touch the launcher, whose user it is, set the priorities of others, as one user may
 /// with all processes of its own, and, where Landlock does not know truncation yet (ABI below 3), truncate files by path.
 /// A visitor's may neither change modes and times by path nor watch directories: all chats' files belong to one user.
@@ -243,6 +262,11 @@ pub fn enter_as_command(launcher: u32, landlock_abi: u32, visitor: bool) -> Resu
     if landlock_abi < 3 {
         forbidden.insert(libc::SYS_truncate, Vec::new());
     }
+    for (call, mode) in MODES {
+        forbidden.insert(*call, identities(*call, *mode)?);
+    }
+    // Its mode cannot be seen here; programs use openat instead.
+    apply(Rules::from([(libc::SYS_openat2, Vec::new())]), libc::ENOSYS)?;
     if visitor {
         forbidden.extend(BY_PATH.iter().map(|call| (*call, Vec::new())));
         // Without a path it is about an open file.
@@ -250,6 +274,22 @@ pub fn enter_as_command(launcher: u32, landlock_abi: u32, visitor: bool) -> Resu
         forbidden.insert(libc::SYS_utimensat, vec![SeccompRule::new(vec![path])?]);
     }
     apply(forbidden, libc::EPERM)
+}
+
+/// Refuses modes that lend an identity.
+fn identities(call: c_long, mode: u8) -> Result<Vec<SeccompRule>, BackendError> {
+    #[cfg(target_arch = "x86_64")]
+    let opens = [libc::SYS_open, libc::SYS_openat].contains(&call);
+    #[cfg(not(target_arch = "x86_64"))]
+    let opens = call == libc::SYS_openat;
+    let rule = |bit: u64| {
+        let mut conditions = vec![masked(mode, bit, bit)?];
+        if opens {
+            conditions.push(masked(mode - 1, libc::O_CREAT as u64, libc::O_CREAT as u64)?);
+        }
+        SeccompRule::new(conditions)
+    };
+    IDENTITIES.into_iter().map(rule).collect()
 }
 
 /// Only TCP and UDP over IPv4 and IPv6. MPTCP and SCTP pass by rules that are written for TCP; Unix sockets lead to

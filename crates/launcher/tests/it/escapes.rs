@@ -241,6 +241,15 @@ async fn the_launcher_cannot_be_harmed() {
 }
 
 #[tokio::test]
+async fn no_file_lends_an_identity() {
+    run_as_owner("touch f; chmod 4755 f").await.fails();
+    run_as_owner("mkdir d; chmod g+s d").await.fails();
+    run_as_owner("python3 -c 'import os; os.open(\"f\", os.O_CREAT | os.O_WRONLY, 0o4755)'").await.fails();
+    run_as_owner("python3 -c 'import os; os.mknod(\"f\", 0o104755)'").await.fails();
+    run_as_owner("touch f; chmod 755 f; install -m 700 f g; stat -c %a f g | xargs").await.says("755 700");
+}
+
+#[tokio::test]
 async fn no_port_of_the_machine_is_taken() {
     let workspace = Workspace::new();
     for (root, udp) in [(Root::Owner, "bound"), (CHAT, "PermissionError")] {

@@ -194,3 +194,11 @@ async fn a_visitor_has_a_quota_and_the_owner_none() {
         owner.write(name, &big, None).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_name_makes_no_line_of_its_own() {
+    let workspace = Workspace::new();
+    let mut session = workspace.open(Root::Owner).await;
+    std::fs::write(workspace.of(Root::Owner).join("a\nb\u{1b}[1m\u{202e}c ä"), "").unwrap();
+    assert_eq!(session.list(".").await.unwrap()[0].name, "a\\nb\\u{1b}[1m\\u{202e}c ä");
+}
