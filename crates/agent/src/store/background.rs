@@ -6,7 +6,7 @@ use super::writer::Changed;
 use super::{Accepted, NewTurn, Reader, Store, StoreError};
 use crate::tools::HEARTBEAT_CHAT;
 use baal_protocol::PendingSource;
-use sqlx::{SqliteConnection, query, query_scalar};
+use rusqlite::{Connection, OptionalExtension};
 
 /// What became of a heartbeat that was due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +23,11 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub async fn spent_today(&self) -> Result<i64, StoreError> {
-        let spent: Option<i64> =
-            query_scalar("select tokens from spending where day = date('now')").fetch_optional(&self.pool).await?;
-        Ok(spent.unwrap_or(0))
+        self.read(|db| {
+            let mut spent = db.prepare_cached("select tokens from spending where day = date('now')")?;
+            Ok(spent.query_row([], |row| row.get(0)).optional()?.unwrap_or(0))
+        })
+        .await
     }
 
     /// When the last heartbeat was, in seconds since 1970.
@@ -33,7 +35,7 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub async fn last_heartbeat(&self) -> Result<i64, StoreError> {
-        Ok(query_scalar("select last_at from heartbeat").fetch_one(&self.pool).await?)
+        self.read(|db| Ok(db.prepare_cached("select last_at from heartbeat")?.query_row([], |row| row.get(0))?)).await
     }
 }
 
@@ -44,7 +46,7 @@ impl Store {
     /// # Errors
     /// Nothing was written.
     pub async fn spawn(&self, turn: NewTurn, max: i64) -> Result<Option<i64>, StoreError> {
-        self.write(move |db| Box::pin(async move { Ok(Changed::quietly(spawn(db, &turn, max).await?)) })).await
+        self.write(move |db| Ok(Changed::quietly(spawn(db, &turn, max)?))).await
     }
 
     /// Takes a heartbeat's turn in and notes the time, unless turns of `owner_chat_id` are open.
@@ -52,8 +54,7 @@ impl Store {
     /// # Errors
     /// Nothing was written.
     pub async fn beat(&self, turn: NewTurn, owner_chat_id: String) -> Result<Beat, StoreError> {
-        self.write(move |db| Box::pin(async move { Ok(Changed::quietly(beat(db, &turn, &owner_chat_id).await?)) }))
-            .await
+        self.write(move |db| Ok(Changed::quietly(beat(db, &turn, &owner_chat_id)?))).await
     }
 
     /// Notes that a heartbeat was due and there was nothing to do.
@@ -61,7 +62,7 @@ impl Store {
     /// # Errors
     /// Nothing was written.
     pub async fn skip_beat(&self) -> Result<(), StoreError> {
-        self.write(|db| Box::pin(async move { Ok(Changed::quietly(note_beat(db).await?)) })).await
+        self.write(|db| Ok(Changed::quietly(note_beat(db)?))).await
     }
 
     /// Tells the owner that the day's cap is reached, where it is and the owner was not told today.
@@ -71,7 +72,7 @@ impl Store {
     pub async fn tell_cap_reached(&self, cap: i64, owner_chat_id: String) -> Result<(), StoreError> {
         let bell = self.bell.clone();
         self.write_then(
-            move |db| Box::pin(async move { Ok(Changed::quietly(tell_cap_reached(db, cap, &owner_chat_id).await?)) }),
+            move |db| Ok(Changed::quietly(tell_cap_reached(db, cap, &owner_chat_id)?)),
             move |told| bell.ring_if(*told),
         )
         .await?;
@@ -79,54 +80,46 @@ impl Store {
     }
 }
 
-async fn spawn(db: &mut SqliteConnection, turn: &NewTurn, max: i64) -> Result<Option<i64>, StoreError> {
-    let open: i64 = query_scalar("select count(*) from turns where kind = 'subagent' and finished_at is null")
-        .fetch_one(&mut *db)
-        .await?;
-    if open >= max {
+fn spawn(db: &Connection, turn: &NewTurn, max: i64) -> Result<Option<i64>, StoreError> {
+    let mut open = db.prepare_cached("select count(*) from turns where kind = 'subagent' and finished_at is null")?;
+    if open.query_row([], |row| row.get::<_, i64>(0))? >= max {
         return Ok(None);
     }
-    match accept(db, turn, false).await? {
+    match accept(db, turn, false)? {
         Accepted::New { position, .. } => Ok(Some(position)),
         // The id is new, so neither can be.
         Accepted::Known | Accepted::Conflict => Ok(None),
     }
 }
 
-async fn beat(db: &mut SqliteConnection, turn: &NewTurn, owner_chat_id: &str) -> Result<Beat, StoreError> {
-    let busy: bool = query_scalar(
+fn beat(db: &Connection, turn: &NewTurn, owner_chat_id: &str) -> Result<Beat, StoreError> {
+    let mut busy = db.prepare_cached(
         "select exists (select 1 from turns where chat_id = ? and finished_at is null) \
          or exists (select 1 from turns where chat_id = ? and finished_at is null)",
-    )
-    .bind(owner_chat_id)
-    .bind(HEARTBEAT_CHAT)
-    .fetch_one(&mut *db)
-    .await?;
-    if busy {
+    )?;
+    if busy.query_row([owner_chat_id, HEARTBEAT_CHAT], |row| row.get(0))? {
         return Ok(Beat::Busy);
     }
-    accept(db, turn, false).await?;
-    note_beat(db).await?;
+    accept(db, turn, false)?;
+    note_beat(db)?;
     Ok(Beat::Taken)
 }
 
-async fn note_beat(db: &mut SqliteConnection) -> Result<(), StoreError> {
-    query("update heartbeat set last_at = unixepoch()").execute(db).await?;
+fn note_beat(db: &Connection) -> Result<(), StoreError> {
+    db.prepare_cached("update heartbeat set last_at = unixepoch()")?.execute([])?;
     Ok(())
 }
 
-async fn tell_cap_reached(db: &mut SqliteConnection, cap: i64, owner_chat_id: &str) -> Result<bool, StoreError> {
-    let first = query("update spending set told = 1 where day = date('now') and told = 0 and tokens >= ?")
-        .bind(cap)
-        .execute(&mut *db)
-        .await?;
-    if first.rows_affected() == 0 || owner_chat_id.is_empty() {
+fn tell_cap_reached(db: &Connection, cap: i64, owner_chat_id: &str) -> Result<bool, StoreError> {
+    let mut tell =
+        db.prepare_cached("update spending set told = 1 where day = date('now') and told = 0 and tokens >= ?")?;
+    if tell.execute([cap])? == 0 || owner_chat_id.is_empty() {
         return Ok(false);
     }
     let content = format!(
         "I have used the {cap} tokens that I may spend in one day on work in the background. Heartbeats and subagents \
          rest until midnight (UTC); our conversation goes on as usual."
     );
-    pending::insert(db, owner_chat_id, PendingSource::Heartbeat, &content).await?;
+    pending::insert(db, owner_chat_id, PendingSource::Heartbeat, &content)?;
     Ok(true)
 }

@@ -1,10 +1,9 @@
 //! Conversations as a whole.
 
 use super::turns::cancel;
-use super::writer::Changed;
+use super::writer::{Changed, Told};
 use super::{Reader, Store, StoreError};
-use baal_protocol::Event;
-use sqlx::{SqliteConnection, query, query_as};
+use rusqlite::Connection;
 use uuid::Uuid;
 
 /// What a deletion took away.
@@ -22,11 +21,14 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub async fn chats_with_open_turns(&self) -> Result<Vec<String>, StoreError> {
-        let rows: Vec<(String,)> =
-            query_as("select chat_id from turns where finished_at is null group by chat_id order by min(position)")
-                .fetch_all(&self.pool)
-                .await?;
-        Ok(rows.into_iter().map(|(chat_id,)| chat_id).collect())
+        self.read(|db| {
+            let mut chats = db.prepare_cached(
+                "select chat_id from turns where finished_at is null group by chat_id order by min(position)",
+            )?;
+            let chats = chats.query_map([], |row| row.get(0))?;
+            Ok(chats.collect::<Result<_, _>>()?)
+        })
+        .await
     }
 }
 
@@ -37,50 +39,39 @@ impl Store {
     /// # Errors
     /// Nothing was deleted.
     pub async fn delete_chat(&self, chat_id: String) -> Result<Deleted, StoreError> {
-        self.write(|db| {
-            Box::pin(async move {
-                let (subagents, events) = cancel_subagents(db, &chat_id).await?;
-                let messages = delete_chat(db, &chat_id).await?;
-                Ok(Changed { value: Deleted { messages, subagents }, events })
-            })
+        self.write(move |db| {
+            let (subagents, events) = cancel_subagents(db, &chat_id)?;
+            let messages = delete_chat(db, &chat_id)?;
+            Ok(Changed { value: Deleted { messages, subagents }, events })
         })
         .await
     }
 }
 
-async fn cancel_subagents(
-    db: &mut SqliteConnection,
-    chat_id: &str,
-) -> Result<(Vec<Uuid>, Vec<(Uuid, Vec<Event>)>), StoreError> {
-    let open: Vec<(Uuid,)> = query_as(
+fn cancel_subagents(db: &Connection, chat_id: &str) -> Result<(Vec<Uuid>, Vec<Told>), StoreError> {
+    let mut open = db.prepare_cached(
         "update turns set deliver_to = null where kind = 'subagent' and finished_at is null and deliver_to = ? returning id",
-    )
-    .bind(chat_id)
-    .fetch_all(&mut *db)
-    .await?;
+    )?;
+    let open: Vec<Uuid> = open.query_map([chat_id], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let mut told = Vec::new();
-    for (id,) in &open {
-        told.extend(cancel(db, *id).await?.1);
+    for id in &open {
+        told.extend(cancel(db, *id)?.1);
     }
-    Ok((open.into_iter().map(|(id,)| id).collect(), told))
+    Ok((open, told))
 }
 
-async fn delete_chat(db: &mut SqliteConnection, chat_id: &str) -> Result<i64, StoreError> {
+fn delete_chat(db: &Connection, chat_id: &str) -> Result<i64, StoreError> {
     // A running turn would be left with results of calls that nobody made.
-    let deleted = query(
+    let mut delete = db.prepare_cached(
         "delete from messages where chat_id = ?1 \
          and turn not in (select position from turns where chat_id = ?1 and finished_at is null)",
-    )
-    .bind(chat_id)
-    .execute(&mut *db)
-    .await?;
-    query("delete from summaries where chat_id = ?").bind(chat_id).execute(&mut *db).await?;
-    query("delete from notes where chat_id = ?").bind(chat_id).execute(&mut *db).await?;
-    query(
+    )?;
+    let deleted = delete.execute([chat_id])?;
+    db.prepare_cached("delete from summaries where chat_id = ?")?.execute([chat_id])?;
+    db.prepare_cached("delete from notes where chat_id = ?")?.execute([chat_id])?;
+    db.prepare_cached(
         "delete from events where turn in (select position from turns where chat_id = ? and finished_at is not null)",
-    )
-    .bind(chat_id)
-    .execute(db)
-    .await?;
-    Ok(i64::try_from(deleted.rows_affected()).unwrap_or(i64::MAX))
+    )?
+    .execute([chat_id])?;
+    Ok(i64::try_from(deleted).unwrap_or(i64::MAX))
 }

@@ -1,10 +1,9 @@
 //! The events of turns.
 
-use super::writer::Changed;
+use super::writer::{Changed, Told};
 use super::{Reader, Store, StoreError, pending};
 use baal_protocol::{Event, EventKind};
-use sqlx::{SqliteConnection, query, query_as};
-use uuid::Uuid;
+use rusqlite::{Connection, OptionalExtension, params};
 
 /// Events of one read.
 const EVENTS_AT_ONCE: i64 = 200;
@@ -17,14 +16,18 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub async fn events(&self, position: i64, seq: i64) -> Result<Vec<Event>, StoreError> {
-        let rows: Vec<(i64, String)> =
-            query_as("select seq, body from events where turn = ? and seq > ? order by seq limit ?")
-                .bind(position)
-                .bind(seq)
-                .bind(EVENTS_AT_ONCE)
-                .fetch_all(&self.pool)
-                .await?;
-        rows.into_iter().map(|(seq, body)| Ok(Event { seq, kind: serde_json::from_str(&body)? })).collect()
+        self.read(move |db| {
+            let mut select =
+                db.prepare_cached("select seq, body from events where turn = ? and seq > ? order by seq limit ?")?;
+            let mut rows = select.query(params![position, seq, EVENTS_AT_ONCE])?;
+            let mut events = Vec::new();
+            while let Some(row) = rows.next()? {
+                let body: String = row.get(1)?;
+                events.push(Event { seq: row.get(0)?, kind: serde_json::from_str(&body)? });
+            }
+            Ok(events)
+        })
+        .await
     }
 }
 
@@ -35,10 +38,8 @@ impl Store {
     /// Nothing was written.
     pub async fn append(&self, position: i64, events: Vec<EventKind>) -> Result<bool, StoreError> {
         self.write(move |db| {
-            Box::pin(async move {
-                let told = append(db, position, events).await?;
-                Ok(Changed { value: told.is_some(), events: told.into_iter().collect() })
-            })
+            let told = append(db, position, events)?;
+            Ok(Changed { value: told.is_some(), events: told.into_iter().collect() })
         })
         .await
     }
@@ -48,27 +49,20 @@ impl Store {
     /// # Errors
     /// Nothing was deleted.
     pub async fn forget_events_older_than(&self, seconds: i64) -> Result<u64, StoreError> {
-        self.write(move |db| Box::pin(async move { Ok(Changed::quietly(forget_events(db, seconds).await?)) })).await
+        self.write(move |db| Ok(Changed::quietly(forget_events(db, seconds)?))).await
     }
 }
 
 /// Adds events to an open turn: its id and the events as numbered, or `None` where it is over.
-pub(super) async fn append(
-    db: &mut SqliteConnection,
-    position: i64,
-    events: Vec<EventKind>,
-) -> Result<Option<(Uuid, Vec<Event>)>, StoreError> {
-    let row: Option<(Uuid, i64)> = query_as(
+pub(super) fn append(db: &Connection, position: i64, events: Vec<EventKind>) -> Result<Option<Told>, StoreError> {
+    let mut update = db.prepare_cached(
         "update turns set last_seq = last_seq + ? where position = ? and finished_at is null returning id, last_seq",
-    )
-    .bind(count(&events))
-    .bind(position)
-    .fetch_optional(&mut *db)
-    .await?;
-    let Some((id, last_seq)) = row else {
+    )?;
+    let row = update.query_row(params![count(&events), position], |row| Ok((row.get(0)?, row.get(1)?)));
+    let Some((id, last_seq)) = row.optional()? else {
         return Ok(None);
     };
-    Ok(Some((id, insert(db, position, last_seq, events).await?)))
+    Ok(Some((id, insert(db, position, last_seq, events)?)))
 }
 
 pub(super) fn count(events: &[EventKind]) -> i64 {
@@ -76,29 +70,20 @@ pub(super) fn count(events: &[EventKind]) -> i64 {
 }
 
 /// Stores events whose numbers are taken: the last one is `last_seq`.
-pub(super) async fn insert(
-    db: &mut SqliteConnection,
+pub(super) fn insert(
+    db: &Connection,
     position: i64,
     last_seq: i64,
     events: Vec<EventKind>,
 ) -> Result<Vec<Event>, StoreError> {
     let first = last_seq - count(&events) + 1;
     let events: Vec<Event> = (first..).zip(events).map(|(seq, kind)| Event { seq, kind }).collect();
-    // In one statement as far as the usual end of a turn goes.
-    for events in events.chunks(3) {
-        let mut insert = query(match events.len() {
-            1 => "insert into events (turn, seq, kind, body) values (?, ?, ?, ?)",
-            2 => "insert into events (turn, seq, kind, body) values (?, ?, ?, ?), (?, ?, ?, ?)",
-            _ => "insert into events (turn, seq, kind, body) values (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?)",
-        });
-        for event in events {
-            let body = serde_json::to_string(&event.kind)?;
-            insert = insert.bind(position).bind(event.seq).bind(name(&event.kind)).bind(body);
+    let mut insert = db.prepare_cached("insert into events (turn, seq, kind, body) values (?, ?, ?, ?)")?;
+    for event in &events {
+        insert.execute(params![position, event.seq, name(&event.kind), serde_json::to_string(&event.kind)?])?;
+        if matches!(event.kind, EventKind::File { .. }) {
+            pending::deliver_file(db, position, &event.kind)?;
         }
-        insert.execute(&mut *db).await?;
-    }
-    for event in events.iter().filter(|event| matches!(event.kind, EventKind::File { .. })) {
-        pending::deliver_file(db, position, &event.kind).await?;
     }
     Ok(events)
 }
@@ -122,22 +107,15 @@ fn name(event: &EventKind) -> &'static str {
 
 /// Deletes what is only for those who watch: partial text that the whole is there of, output that a result is there of.
 /// The answer says whether there was any.
-pub(super) async fn delete_partial(db: &mut SqliteConnection, position: i64) -> Result<bool, StoreError> {
-    let deleted = query("delete from events where turn = ? and kind in ('delta', 'tool_output')")
-        .bind(position)
-        .execute(db)
-        .await?;
-    Ok(deleted.rows_affected() > 0)
+pub(super) fn delete_partial(db: &Connection, position: i64) -> Result<bool, StoreError> {
+    let mut delete = db.prepare_cached("delete from events where turn = ? and kind in ('delta', 'tool_output')")?;
+    Ok(delete.execute([position])? > 0)
 }
 
-async fn forget_events(db: &mut SqliteConnection, older_than_seconds: i64) -> Result<u64, StoreError> {
-    let deleted = query(
+fn forget_events(db: &Connection, older_than_seconds: i64) -> Result<u64, StoreError> {
+    let mut delete = db.prepare_cached(
         "delete from events where turn in (select position from turns t where finished_at < unixepoch() - ? \
          and exists (select 1 from events where events.turn = t.position) limit ?)",
-    )
-    .bind(older_than_seconds)
-    .bind(FORGET_AT_ONCE)
-    .execute(db)
-    .await?;
-    Ok(deleted.rows_affected())
+    )?;
+    Ok(delete.execute([older_than_seconds, FORGET_AT_ONCE])? as u64)
 }

@@ -4,8 +4,7 @@ use super::{Reader, StoreError};
 use crate::files::{Arrived, quoted};
 use crate::model::{Message, ToolCall};
 use baal_protocol::{Attachment, ChatRequest};
-use futures_util::TryStreamExt;
-use sqlx::{FromRow, SqliteConnection, query, query_as};
+use rusqlite::{Connection, Params, Row, params};
 use std::collections::HashMap;
 
 /// Images of one message that are shown.
@@ -58,28 +57,19 @@ impl StoredMessage {
     }
 }
 
-#[derive(FromRow)]
-struct Row {
-    id: i64,
-    turn: i64,
-    role: String,
-    content: String,
-    tool_calls: Option<String>,
-    tool_call_id: Option<String>,
-    attachments: Option<String>,
-}
+/// As [`read_message`] reads it.
+const SELECT: &str = "select id, turn, role, content, tool_calls, tool_call_id, attachments from messages";
 
-impl Row {
-    fn read(self) -> Result<StoredMessage, StoreError> {
-        let Row { id, turn, role, content, .. } = self;
-        let message = match role.as_str() {
-            "user" => Message::user(content),
-            "tool" => Message::tool(self.tool_call_id.unwrap_or_default(), content),
-            _ => Message::Assistant { text: content, calls: calls(self.tool_calls.as_deref())? },
-        };
-        let attachments = self.attachments.map(|json| serde_json::from_str(&json)).transpose()?.unwrap_or_default();
-        Ok(StoredMessage { id, turn, message, attachments })
-    }
+fn read_message(row: &Row<'_>) -> Result<StoredMessage, StoreError> {
+    let (role, content): (String, String) = (row.get(2)?, row.get(3)?);
+    let [called, call_id, attachments]: [Option<String>; 3] = [row.get(4)?, row.get(5)?, row.get(6)?];
+    let message = match role.as_str() {
+        "user" => Message::user(content),
+        "tool" => Message::tool(call_id.unwrap_or_default(), content),
+        _ => Message::Assistant { text: content, calls: calls(called.as_deref())? },
+    };
+    let attachments = attachments.map(|json| serde_json::from_str(&json)).transpose()?.unwrap_or_default();
+    Ok(StoredMessage { id: row.get(0)?, turn: row.get(1)?, message, attachments })
 }
 
 /// The calls of an assistant's row.
@@ -101,26 +91,25 @@ impl Reader {
         max: usize,
         max_bytes: usize,
     ) -> Result<Vec<StoredMessage>, StoreError> {
-        let mut rows = query_as::<_, Row>(
-            "select id, turn, role, content, tool_calls, tool_call_id, attachments from messages \
-             where chat_id = ? and id > ? and turn < ? order by id desc limit ?",
-        )
-        .bind(chat_id)
-        .bind(after)
-        .bind(position)
-        .bind(i64::try_from(max).unwrap_or(i64::MAX))
-        .fetch(&self.pool);
-        let mut messages = Vec::new();
-        let mut bytes = 0;
-        while bytes <= max_bytes
-            && let Some(row) = rows.try_next().await?
-        {
-            let message = row.read()?;
-            bytes += message.message.bytes();
-            messages.push(message);
-        }
-        messages.reverse();
-        Ok(messages)
+        let chat_id = chat_id.to_owned();
+        self.read(move |db| {
+            let mut select = db.prepare_cached(&format!(
+                "{SELECT} where chat_id = ? and id > ? and turn < ? order by id desc limit ?"
+            ))?;
+            let mut rows = select.query(params![chat_id, after, position, max])?;
+            let mut messages = Vec::new();
+            let mut bytes = 0;
+            while bytes <= max_bytes
+                && let Some(row) = rows.next()?
+            {
+                let message = read_message(row)?;
+                bytes += message.message.bytes();
+                messages.push(message);
+            }
+            messages.reverse();
+            Ok(messages)
+        })
+        .await
     }
 
     /// The oldest messages of a chat after `after` and up to `up_to`, oldest first.
@@ -134,17 +123,15 @@ impl Reader {
         up_to: i64,
         max: usize,
     ) -> Result<Vec<StoredMessage>, StoreError> {
-        let rows: Vec<Row> = query_as(
-            "select id, turn, role, content, tool_calls, tool_call_id, attachments from messages \
-             where chat_id = ? and id > ? and id <= ? order by id limit ?",
-        )
-        .bind(chat_id)
-        .bind(after)
-        .bind(up_to)
-        .bind(i64::try_from(max).unwrap_or(i64::MAX))
-        .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter().map(Row::read).collect()
+        let chat_id = chat_id.to_owned();
+        self.read(move |db| {
+            select(
+                db,
+                "where chat_id = ? and id > ? and id <= ? order by id limit ?",
+                params![chat_id, after, up_to, max],
+            )
+        })
+        .await
     }
 
     /// All messages of one turn, oldest first.
@@ -152,71 +139,56 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub async fn turn_messages(&self, position: i64) -> Result<Vec<StoredMessage>, StoreError> {
-        let rows: Vec<Row> = query_as(
-            "select id, turn, role, content, tool_calls, tool_call_id, attachments from messages \
-             where turn = ? order by id",
-        )
-        .bind(position)
-        .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter().map(Row::read).collect()
+        self.read(move |db| select(db, "where turn = ? order by id", [position])).await
     }
 }
 
+fn select(db: &Connection, which: &str, values: impl Params) -> Result<Vec<StoredMessage>, StoreError> {
+    let mut select = db.prepare_cached(&format!("{SELECT} {which}"))?;
+    let mut rows = select.query(values)?;
+    let mut messages = Vec::new();
+    while let Some(row) = rows.next()? {
+        messages.push(read_message(row)?);
+    }
+    Ok(messages)
+}
+
 /// What a person says, as a message of the turn at `position`.
-pub(super) async fn insert_user(
-    db: &mut SqliteConnection,
+pub(super) fn insert_user(
+    db: &Connection,
     position: i64,
     chat_id: &str,
     request: &ChatRequest,
 ) -> Result<(), StoreError> {
     let attachments =
         if request.attachments.is_empty() { None } else { Some(serde_json::to_string(&request.attachments)?) };
-    query("insert into messages (chat_id, turn, role, content, attachments) values (?, ?, 'user', ?, ?)")
-        .bind(chat_id)
-        .bind(position)
-        .bind(&request.message)
-        .bind(attachments)
-        .execute(db)
-        .await?;
+    db.prepare_cached("insert into messages (chat_id, turn, role, content, attachments) values (?, ?, 'user', ?, ?)")?
+        .execute(params![chat_id, position, request.message, attachments])?;
     Ok(())
 }
 
 /// What the model says in the turn at `position`.
-pub(super) async fn insert_assistant(
-    db: &mut SqliteConnection,
+pub(super) fn insert_assistant(
+    db: &Connection,
     position: i64,
     text: &str,
     calls: &[ToolCall],
 ) -> Result<(), StoreError> {
     let calls = if calls.is_empty() { None } else { Some(serde_json::to_string(calls)?) };
-    query(
+    db.prepare_cached(
         "insert into messages (chat_id, turn, role, content, tool_calls) \
          select chat_id, position, 'assistant', ?, ? from turns where position = ?",
-    )
-    .bind(text)
-    .bind(calls)
-    .bind(position)
-    .execute(db)
-    .await?;
+    )?
+    .execute(params![text, calls, position])?;
     Ok(())
 }
 
 /// What a call in the turn at `position` brought.
-pub(super) async fn insert_result(
-    db: &mut SqliteConnection,
-    position: i64,
-    call_id: &str,
-    text: &str,
-) -> Result<(), StoreError> {
-    query(
+pub(super) fn insert_result(db: &Connection, position: i64, call_id: &str, text: &str) -> Result<(), StoreError> {
+    db.prepare_cached(
         "insert into messages (chat_id, turn, role, content, tool_call_id) \
          select chat_id, position, 'tool', ?, ? from turns where position = ?",
-    )
-    .bind(text)
-    .bind(call_id)
-    .bind(position)
-    .execute(db)
-    .await?;
+    )?
+    .execute(params![text, call_id, position])?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The database: conversations, turns and their events, in SQLite.
 //!
-//! One task writes, in one transaction for all that wait at the same moment; whoever asked hears of it after the commit.
+//! One thread writes, in one transaction for all that wait at the same moment; whoever asked hears of it after the commit.
 //! Readers have connections of their own and see what is committed (write-ahead log).
 //!
 //! What holds after every commit, and so after a kill at any moment: the messages of a turn that is open are what the person
@@ -10,6 +10,7 @@
 
 mod background;
 mod chats;
+mod connection;
 mod events;
 mod messages;
 mod pending;
@@ -34,20 +35,22 @@ pub use turns::{Accepted, Cancelled, Finish, NewTurn, OpenTurn, Started, Stored}
 pub use watch::Watch;
 pub use writer::Store;
 
-use sqlx::ConnectOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use std::path::Path;
-use std::time::Duration;
-
 /// Why the database did not do it. The cause is logged where it happened.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It could not be opened or brought up to date.
-    #[error("the database cannot be opened: {0}")]
-    Open(#[from] sqlx::migrate::MigrateError),
-    /// A statement failed.
+    /// A newer version of the agent wrote it.
+    #[error(
+        "a newer version of the agent wrote the database: it has seen {seen} migrations, this version knows {known}"
+    )]
+    TooNew {
+        /// Migrations that it has seen.
+        seen: usize,
+        /// Migrations of this version.
+        known: usize,
+    },
+    /// It could not be opened, or a statement failed.
     #[error("the database failed: {0}")]
-    Sql(#[from] sqlx::Error),
+    Sql(#[from] rusqlite::Error),
     /// A stored event is not what this version wrote.
     // The error's own words may quote the value, which is a conversation.
     #[error("a stored value cannot be read ({:?} error at column {})", .0.classify(), .0.column())]
@@ -55,17 +58,7 @@ pub enum StoreError {
     /// The writing transaction failed, or the agent is about to stop.
     #[error("the database did not take the change")]
     NotWritten,
-}
-
-/// How every connection is opened. `FULL`: what was acknowledged survives a power cut, and with group commit costs little.
-fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(Duration::from_secs(5))
-        .foreign_keys(true)
-        // In KiB; the default of 2 MiB a connection buys nothing at this size.
-        .pragma("cache_size", "-256")
-        .disable_statement_logging()
+    /// A query ended badly, or the agent is about to stop.
+    #[error("the database could not be read")]
+    NotRead,
 }

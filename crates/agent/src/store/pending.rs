@@ -5,8 +5,7 @@ use super::writer::Changed;
 use super::{Store, StoreError};
 use baal_protocol::{EventKind, PendingMessage, PendingSource};
 use chrono::{DateTime, SecondsFormat};
-use futures_util::TryStreamExt;
-use sqlx::{SqliteConnection, query, query_as, query_scalar};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashSet;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -36,8 +35,8 @@ impl Bell {
 }
 
 /// The database's own id, which its pending ids belong to.
-pub(super) async fn database_id(db: &mut SqliteConnection) -> Result<Uuid, StoreError> {
-    Ok(query_scalar("select database_id from identity").fetch_one(db).await?)
+pub(super) fn database_id(db: &Connection) -> Result<Uuid, StoreError> {
+    Ok(db.query_row("select database_id from identity", [], |row| row.get(0))?)
 }
 
 impl Store {
@@ -51,7 +50,7 @@ impl Store {
     /// # Errors
     /// Nothing was deleted.
     pub async fn drain_pending(&self) -> Result<Vec<PendingMessage>, StoreError> {
-        self.write(|db| Box::pin(async { Ok(Changed::quietly(drain(db).await?)) })).await
+        self.write(|db| Ok(Changed::quietly(drain(db)?))).await
     }
 
     /// Forgets the messages up to an id; the answer counts them.
@@ -59,7 +58,7 @@ impl Store {
     /// # Errors
     /// Nothing was deleted.
     pub async fn acknowledge_pending(&self, up_to: i64) -> Result<i64, StoreError> {
-        self.write(move |db| Box::pin(async move { Ok(Changed::quietly(delete_up_to(db, up_to).await?)) })).await
+        self.write(move |db| Ok(Changed::quietly(delete_up_to(db, up_to)?))).await
     }
 }
 
@@ -69,7 +68,7 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub async fn pending_count(&self) -> Result<i64, StoreError> {
-        Ok(query_scalar("select count(*) from pending").fetch_one(&self.pool).await?)
+        self.read(|db| Ok(db.prepare_cached("select count(*) from pending")?.query_row([], |row| row.get(0))?)).await
     }
 
     /// The oldest messages with a greater id, a bounded number of them.
@@ -77,7 +76,7 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub async fn pending_after(&self, after: i64) -> Result<Vec<PendingMessage>, StoreError> {
-        select(&mut *self.pool.acquire().await?, after).await
+        self.read(move |db| select(db, after)).await
     }
 
     /// Paths of the snapshots that messages wait to be fetched with.
@@ -85,31 +84,30 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub async fn pending_files(&self) -> Result<HashSet<String>, StoreError> {
-        let contents: Vec<String> =
-            query_scalar("select content from pending where source in ('heartbeat_file', 'subagent_file')")
-                .fetch_all(&self.pool)
-                .await?;
-        let path = |content: String| match serde_json::from_str(&content) {
-            Ok(EventKind::File { path, .. }) => Some(path),
-            _ => None,
-        };
-        Ok(contents.into_iter().filter_map(path).collect())
+        self.read(|db| {
+            let mut files =
+                db.prepare_cached("select content from pending where source in ('heartbeat_file', 'subagent_file')")?;
+            let mut files = files.query([])?;
+            let mut paths = HashSet::new();
+            while let Some(row) = files.next()? {
+                let content: String = row.get(0)?;
+                if let Ok(EventKind::File { path, .. }) = serde_json::from_str(&content) {
+                    paths.insert(path);
+                }
+            }
+            Ok(paths)
+        })
+        .await
     }
 }
 
 /// Adds a message for a chat; [`Bell::ring_if`] is to follow the commit.
-pub(super) async fn insert(
-    db: &mut SqliteConnection,
-    chat_id: &str,
-    source: PendingSource,
-    content: &str,
-) -> Result<(), StoreError> {
-    query("insert into pending (chat_id, source, content) values (?, ?, ?)")
-        .bind(chat_id)
-        .bind(source.as_str())
-        .bind(content)
-        .execute(db)
-        .await?;
+pub(super) fn insert(db: &Connection, chat_id: &str, source: PendingSource, content: &str) -> Result<(), StoreError> {
+    db.prepare_cached("insert into pending (chat_id, source, content) values (?, ?, ?)")?.execute([
+        chat_id,
+        source.as_str(),
+        content,
+    ])?;
     Ok(())
 }
 
@@ -120,76 +118,60 @@ pub(super) fn has_file(events: &[EventKind]) -> bool {
 
 /// What a turn says at its end to the chat that it works for, if there still is one; it becomes part of that chat's history.
 /// Of a turn that is over nothing is said again.
-pub(super) async fn deliver(
-    db: &mut SqliteConnection,
-    position: i64,
-    source: PendingSource,
-    content: &str,
-) -> Result<(), StoreError> {
-    let chat_id: Option<String> = query_scalar(
+pub(super) fn deliver(db: &Connection, position: i64, source: PendingSource, content: &str) -> Result<(), StoreError> {
+    let mut deliver_to = db.prepare_cached(
         "select deliver_to from turns where position = ? and finished_at is null and deliver_to is not null",
-    )
-    .bind(position)
-    .fetch_optional(&mut *db)
-    .await?;
-    let Some(chat_id) = chat_id else {
+    )?;
+    let Some(chat_id) = deliver_to.query_row([position], |row| row.get::<_, String>(0)).optional()? else {
         return Ok(());
     };
-    insert(db, &chat_id, source, content).await?;
-    query("insert into notes (chat_id, content) values (?, ?)").bind(&chat_id).bind(content).execute(db).await?;
+    insert(db, &chat_id, source, content)?;
+    db.prepare_cached("insert into notes (chat_id, content) values (?, ?)")?.execute([&chat_id, content])?;
     Ok(())
 }
 
 /// A file that a turn sends, for the chat that it works for; nothing for a person's own turn, whose readers see the event.
 ///
 /// Called where events are stored, so a file is announced if and only if the result of the call that sent it is there.
-pub(super) async fn deliver_file(
-    db: &mut SqliteConnection,
-    position: i64,
-    event: &EventKind,
-) -> Result<(), StoreError> {
-    query(
+pub(super) fn deliver_file(db: &Connection, position: i64, event: &EventKind) -> Result<(), StoreError> {
+    db.prepare_cached(
         "insert into pending (chat_id, source, content) select deliver_to, kind || '_file', ? from turns \
          where position = ? and kind <> 'chat' and deliver_to is not null",
-    )
-    .bind(serde_json::to_string(event)?)
-    .bind(position)
-    .execute(db)
-    .await?;
+    )?
+    .execute(params![serde_json::to_string(event)?, position])?;
     Ok(())
 }
 
-async fn drain(db: &mut SqliteConnection) -> Result<Vec<PendingMessage>, StoreError> {
-    let messages = select(&mut *db, i64::MIN).await?;
+fn drain(db: &Connection) -> Result<Vec<PendingMessage>, StoreError> {
+    let messages = select(db, i64::MIN)?;
     if let Some(last) = messages.last() {
-        delete_up_to(db, last.id).await?;
+        delete_up_to(db, last.id)?;
     }
     Ok(messages)
 }
 
-async fn select(db: &mut SqliteConnection, after: i64) -> Result<Vec<PendingMessage>, StoreError> {
-    let mut rows = query_as::<_, (i64, String, String, String, i64)>(
+fn select(db: &Connection, after: i64) -> Result<Vec<PendingMessage>, StoreError> {
+    let mut select = db.prepare_cached(
         "select id, chat_id, source, content, created_at from pending where id > ? order by id limit ?",
-    )
-    .bind(after)
-    .bind(AT_ONCE)
-    .fetch(db);
+    )?;
+    let mut rows = select.query([after, AT_ONCE])?;
     let mut messages = Vec::new();
     let mut bytes = 0;
-    while let Some((id, chat_id, source, content, created_at)) = rows.try_next().await? {
+    while let Some(row) = rows.next()? {
+        let (source, content): (String, String) = (row.get(2)?, row.get(3)?);
         bytes += content.len();
         if bytes > MAX_BYTES && !messages.is_empty() {
             break;
         }
-        let source = source_named(&source);
-        messages.push(PendingMessage { id, chat_id, content, source, created_at: rfc3339(created_at) });
+        let (id, chat_id, created_at) = (row.get(0)?, row.get(1)?, rfc3339(row.get(4)?));
+        messages.push(PendingMessage { id, chat_id, content, source: source_named(&source), created_at });
     }
     Ok(messages)
 }
 
-async fn delete_up_to(db: &mut SqliteConnection, id: i64) -> Result<i64, StoreError> {
-    let deleted = query("delete from pending where id <= ?").bind(id).execute(db).await?;
-    Ok(i64::try_from(deleted.rows_affected()).unwrap_or(i64::MAX))
+fn delete_up_to(db: &Connection, id: i64) -> Result<i64, StoreError> {
+    let deleted = db.prepare_cached("delete from pending where id <= ?")?.execute([id])?;
+    Ok(i64::try_from(deleted).unwrap_or(i64::MAX))
 }
 
 fn source_named(name: &str) -> PendingSource {

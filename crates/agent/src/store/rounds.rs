@@ -3,12 +3,12 @@
 use super::events::{append, delete_partial};
 use super::messages::{calls, insert_assistant, insert_result, insert_user};
 use super::turns::{add_spending, end};
-use super::writer::Changed;
+use super::writer::{Changed, Told};
 use super::{Store, StoreError, pending};
 use crate::model::ToolCall;
 use crate::tools::Rules;
-use baal_protocol::{ChatRequest, Event, EventKind, Role, TurnState};
-use sqlx::{SqliteConnection, query_as, query_scalar};
+use baal_protocol::{ChatRequest, EventKind, Role, TurnState};
+use rusqlite::{Connection, OptionalExtension};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -72,10 +72,8 @@ impl Store {
     /// Nothing was written.
     pub async fn round(&self, round: Round) -> Result<bool, StoreError> {
         self.write(|db| {
-            Box::pin(async move {
-                let told = store_round(db, round).await?;
-                Ok(Changed { value: told.is_some(), events: told.into_iter().collect() })
-            })
+            let told = store_round(db, round)?;
+            Ok(Changed { value: told.is_some(), events: told.into_iter().collect() })
         })
         .await
     }
@@ -89,10 +87,8 @@ impl Store {
         let speaks = pending::has_file(&results.events);
         self.write_then(
             |db| {
-                Box::pin(async move {
-                    let told = store_results(db, results).await?;
-                    Ok(Changed { value: !told.is_empty(), events: told })
-                })
+                let told = store_results(db, results)?;
+                Ok(Changed { value: !told.is_empty(), events: told })
             },
             move |stored| bell.ring_if(*stored && speaks),
         )
@@ -100,7 +96,7 @@ impl Store {
     }
 }
 
-async fn store_round(db: &mut SqliteConnection, round: Round) -> Result<Option<(Uuid, Vec<Event>)>, StoreError> {
+fn store_round(db: &Connection, round: Round) -> Result<Option<Told>, StoreError> {
     let Round { position, text, calls, had_deltas, spent_tokens } = round;
     let mut events = Vec::with_capacity(calls.len() + 1);
     if !text.is_empty() {
@@ -108,53 +104,46 @@ async fn store_round(db: &mut SqliteConnection, round: Round) -> Result<Option<(
     }
     let used = |call: &ToolCall| EventKind::ToolUse { name: call.name.clone(), input: call.arguments.clone() };
     events.extend(calls.iter().map(used));
-    let Some(told) = append(db, position, events).await? else {
+    let Some(told) = append(db, position, events)? else {
         return Ok(None);
     };
     if had_deltas {
-        delete_partial(db, position).await?;
+        delete_partial(db, position)?;
     }
-    insert_assistant(db, position, &text, &calls).await?;
-    add_spending(db, spent_tokens).await?;
+    insert_assistant(db, position, &text, &calls)?;
+    add_spending(db, spent_tokens)?;
     Ok(Some(told))
 }
 
-async fn store_results(db: &mut SqliteConnection, results: Results) -> Result<Vec<(Uuid, Vec<Event>)>, StoreError> {
+fn store_results(db: &Connection, results: Results) -> Result<Vec<Told>, StoreError> {
     let Results { position, results, events, had_output, steered_by } = results;
-    let Some(told) = append(db, position, events).await? else {
+    let Some(told) = append(db, position, events)? else {
         return Ok(Vec::new());
     };
     let turn_id = told.0;
     let mut told = vec![told];
     if had_output {
-        delete_partial(db, position).await?;
+        delete_partial(db, position)?;
     }
     for ToolResult { call_id, text } in &results {
-        insert_result(db, position, call_id, text).await?;
+        insert_result(db, position, call_id, text)?;
     }
     if let Some((rules, role)) = steered_by {
-        told.extend(take_in(db, position, turn_id, &rules, role).await?);
+        told.extend(take_in(db, position, turn_id, &rules, role)?);
     }
     Ok(told)
 }
 
 /// Takes the messages in that were sent to steer the turn: they become its own, and the turns that brought them end.
-async fn take_in(
-    db: &mut SqliteConnection,
-    position: i64,
-    turn_id: Uuid,
-    rules: &Rules,
-    role: Role,
-) -> Result<Vec<(Uuid, Vec<Event>)>, StoreError> {
-    let waiting: Vec<(i64, String, String)> = query_as(
+fn take_in(db: &Connection, position: i64, turn_id: Uuid, rules: &Rules, role: Role) -> Result<Vec<Told>, StoreError> {
+    let mut waiting = db.prepare_cached(
         "select t.position, t.request, t.chat_id from turns t join turns r on r.chat_id = t.chat_id \
          where r.position = ?1 and t.finished_at is null and t.position > ?1 and t.state = 'queued' \
          and t.mode = 'steer' and t.kind = 'chat' order by t.position limit ?2",
-    )
-    .bind(position)
-    .bind(STEERED_AT_ONCE)
-    .fetch_all(&mut *db)
-    .await?;
+    )?;
+    let waiting = waiting.query_map([position, STEERED_AT_ONCE], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    // Read before any of them ends.
+    let waiting: Vec<(i64, String, String)> = waiting.collect::<Result<_, _>>()?;
     let mut told = Vec::with_capacity(waiting.len());
     for (steering, request, chat_id) in waiting {
         // What another version of the agent took in gets a turn of its own, which says so.
@@ -163,36 +152,29 @@ async fn take_in(
         if rules.role(&request) != role {
             continue;
         }
-        insert_user(db, position, &chat_id, &request).await?;
-        told.extend(end(db, steering, TurnState::Done, vec![EventKind::Steered { turn_id }]).await?);
+        insert_user(db, position, &chat_id, &request)?;
+        told.extend(end(db, steering, TurnState::Done, vec![EventKind::Steered { turn_id }])?);
     }
     Ok(told)
 }
 
 /// Where the turn at `position` stands; `None` where it has no message yet.
-pub(super) async fn standing(db: &mut SqliteConnection, position: i64) -> Result<Option<Standing>, StoreError> {
-    let any: bool = query_scalar("select exists (select 1 from messages where turn = ?)")
-        .bind(position)
-        .fetch_one(&mut *db)
-        .await?;
-    if !any {
+pub(super) fn standing(db: &Connection, position: i64) -> Result<Option<Standing>, StoreError> {
+    if !db.prepare_cached("select 1 from messages where turn = ? limit 1")?.exists([position])? {
         return Ok(None);
     }
-    let last: Option<(i64, Option<String>, u32)> = query_as(
+    let mut last = db.prepare_cached(
         "select id, tool_calls, (select count(*) from messages where turn = ?1 and role = 'assistant') \
          from messages where turn = ?1 and role = 'assistant' order by id desc limit 1",
-    )
-    .bind(position)
-    .fetch_optional(&mut *db)
-    .await?;
+    )?;
+    let last = last.query_row([position], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    let last: Option<(i64, Option<String>, u32)> = last;
     let Some((id, called, rounds)) = last else {
         return Ok(Some(Standing::default()));
     };
-    let answered: i64 = query_scalar("select count(*) from messages where turn = ? and id > ? and role = 'tool'")
-        .bind(position)
-        .bind(id)
-        .fetch_one(db)
-        .await?;
+    let mut answered =
+        db.prepare_cached("select count(*) from messages where turn = ? and id > ? and role = 'tool'")?;
+    let answered: i64 = answered.query_row([position, id], |row| row.get(0))?;
     let calls = calls(called.as_deref())?;
     let answered = usize::try_from(answered).unwrap_or(usize::MAX).min(calls.len());
     Ok(Some(Standing { rounds, calls, answered }))

@@ -6,7 +6,7 @@
 use super::read::Reader;
 use super::writer::Changed;
 use super::{Store, StoreError};
-use sqlx::{SqliteConnection, query, query_as, query_scalar};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ const HITS: i64 = 40;
 const MAX_WORD: usize = 64;
 
 /// A message that was found.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// `user`, `assistant` or `tool`.
     pub role: String,
@@ -45,38 +45,8 @@ impl Reader {
     /// The database failed. No text is a bad query.
     pub async fn search(&self, chat_id: &str, words: &str, max: u32) -> Result<Vec<Found>, StoreError> {
         let words = quoted(words);
-        let chat: String = chat_id.bytes().map(|byte| format!("{byte:02x}")).collect();
-        let within = |words: &str| format!("chat : \"c{chat}\" AND content : ({words})");
-        let mut worth: HashMap<i64, f64> = HashMap::new();
-        let all = (words.len() > 1).then(|| words.join(" AND "));
-        for query in words.iter().chain(&all) {
-            let hits: Vec<i64> =
-                query_scalar("select rowid from messages_text where messages_text match ? order by rowid desc limit ?")
-                    .bind(within(query))
-                    .bind(HITS)
-                    .fetch_all(&self.pool)
-                    .await?;
-            for id in &hits {
-                *worth.entry(*id).or_default() += 1.0 / hits.len() as f64;
-            }
-        }
-        let mut best: Vec<(i64, f64)> = worth.into_iter().collect();
-        best.sort_by(|a, b| b.1.total_cmp(&a.1).then(b.0.cmp(&a.0)));
-        let mut found = Vec::new();
-        for (id, _) in best.into_iter().take(max as usize) {
-            let row: Option<Found> = query_as(
-                "select m.role, snippet(messages_text, 1, '', '', '…', 32) as snippet, m.created_at from messages_text \
-                 join messages m on m.id = messages_text.rowid \
-                 where messages_text match ?1 and messages_text.rowid = ?2 and m.chat_id = ?3",
-            )
-            .bind(within(&words.join(" OR ")))
-            .bind(id)
-            .bind(chat_id)
-            .fetch_optional(&self.pool)
-            .await?;
-            found.extend(row);
-        }
-        Ok(found)
+        let chat_id = chat_id.to_owned();
+        self.read(move |db| find(db, &chat_id, &words, max)).await
     }
 
     /// Whether messages wait to be taken into the index.
@@ -84,10 +54,45 @@ impl Reader {
     /// # Errors
     /// The database failed.
     async fn index_is_behind(&self) -> Result<bool, StoreError> {
-        Ok(query_scalar("select coalesce((select max(id) from messages), 0) > up_to from search_index")
-            .fetch_one(&self.pool)
-            .await?)
+        self.read(|db| {
+            let mut behind =
+                db.prepare_cached("select coalesce((select max(id) from messages), 0) > up_to from search_index")?;
+            Ok(behind.query_row([], |row| row.get(0))?)
+        })
+        .await
     }
+}
+
+fn find(db: &Connection, chat_id: &str, words: &[String], max: u32) -> Result<Vec<Found>, StoreError> {
+    let chat: String = chat_id.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let within = |words: &str| format!("chat : \"c{chat}\" AND content : ({words})");
+    let mut worth: HashMap<i64, f64> = HashMap::new();
+    let all = (words.len() > 1).then(|| words.join(" AND "));
+    let mut hits =
+        db.prepare_cached("select rowid from messages_text where messages_text match ? order by rowid desc limit ?")?;
+    for query in words.iter().chain(&all) {
+        let hits: Vec<i64> =
+            hits.query_map(params![within(query), HITS], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        for id in &hits {
+            *worth.entry(*id).or_default() += 1.0 / hits.len() as f64;
+        }
+    }
+    let mut best: Vec<(i64, f64)> = worth.into_iter().collect();
+    best.sort_by(|a, b| b.1.total_cmp(&a.1).then(b.0.cmp(&a.0)));
+    let any = within(&words.join(" OR "));
+    let mut show = db.prepare_cached(
+        "select m.role, snippet(messages_text, 1, '', '', '…', 32), m.created_at from messages_text \
+         join messages m on m.id = messages_text.rowid \
+         where messages_text match ?1 and messages_text.rowid = ?2 and m.chat_id = ?3",
+    )?;
+    let mut found = Vec::new();
+    for (id, _) in best.into_iter().take(max as usize) {
+        let shown = show.query_row(params![any, id, chat_id], |row| {
+            Ok(Found { role: row.get(0)?, snippet: row.get(1)?, created_at: row.get(2)? })
+        });
+        found.extend(shown.optional()?);
+    }
+    Ok(found)
 }
 
 /// The words of a query as FTS5 reads them, each by its beginning and in quotes, so that nothing of it is syntax.
@@ -110,7 +115,7 @@ impl Store {
     /// The database failed; what was taken in is in.
     pub async fn catch_up_index(&self) -> Result<(), StoreError> {
         while self.read().index_is_behind().await? {
-            self.write(|db| Box::pin(async move { Ok(Changed::quietly(index_step(db).await?)) })).await?;
+            self.write(|db| Ok(Changed::quietly(index_step(db)?))).await?;
         }
         Ok(())
     }
@@ -129,30 +134,23 @@ impl Store {
     }
 }
 
-async fn index_step(db: &mut SqliteConnection) -> Result<(), StoreError> {
-    let up_to: i64 = query_scalar("select up_to from search_index").fetch_one(&mut *db).await?;
-    let last: Option<i64> = query_scalar(
+fn index_step(db: &Connection) -> Result<(), StoreError> {
+    let up_to: i64 = db.prepare_cached("select up_to from search_index")?.query_row([], |row| row.get(0))?;
+    let mut last = db.prepare_cached(
         "select max(id) from (select id, sum(length(content)) over (order by id) - length(content) as before \
          from (select id, substr(content, 1, 20000) as content from messages where id > ?1 order by id limit ?2)) \
          where before < ?3",
-    )
-    .bind(up_to)
-    .bind(STEP)
-    .bind(STEP_BYTES)
-    .fetch_one(&mut *db)
-    .await?;
+    )?;
+    let last: Option<i64> = last.query_row([up_to, STEP, STEP_BYTES], |row| row.get(0))?;
     let Some(last) = last else {
         return Ok(());
     };
-    query(
+    db.prepare_cached(
         "insert into messages_text (rowid, chat, content) \
          select id, chat, content from searchable where id > ? and id <= ?",
-    )
-    .bind(up_to)
-    .bind(last)
-    .execute(&mut *db)
-    .await?;
-    query("update search_index set up_to = ?").bind(last).execute(db).await?;
+    )?
+    .execute([up_to, last])?;
+    db.prepare_cached("update search_index set up_to = ?")?.execute([last])?;
     Ok(())
 }
 
@@ -173,16 +171,12 @@ mod tests {
 
     async fn say(store: &Store, chat: &'static str, texts: Vec<String>) {
         let insert = store.write(move |db| {
-            Box::pin(async move {
-                for text in texts {
-                    query("insert into messages (chat_id, turn, role, content) values (?, 1, 'user', ?)")
-                        .bind(chat)
-                        .bind(text)
-                        .execute(&mut *db)
-                        .await?;
-                }
-                Ok(Changed::quietly(()))
-            })
+            let mut insert =
+                db.prepare_cached("insert into messages (chat_id, turn, role, content) values (?, 1, 'user', ?)")?;
+            for text in texts {
+                insert.execute([chat, &text])?;
+            }
+            Ok(Changed::quietly(()))
         });
         insert.await.expect("written");
     }

@@ -3,7 +3,7 @@
 use super::read::Reader;
 use super::writer::Changed;
 use super::{Store, StoreError};
-use sqlx::{SqliteConnection, query, query_as, query_scalar};
+use rusqlite::{Connection, OptionalExtension, params};
 
 /// What stands for the older messages of a chat.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,11 +20,13 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub async fn summary(&self, chat_id: &str) -> Result<Option<Summary>, StoreError> {
-        let row: Option<(String, i64)> = query_as("select content, up_to from summaries where chat_id = ?")
-            .bind(chat_id)
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(row.map(|(content, up_to)| Summary { content, up_to }))
+        let chat_id = chat_id.to_owned();
+        self.read(move |db| {
+            let mut summary = db.prepare_cached("select content, up_to from summaries where chat_id = ?")?;
+            let summary = summary.query_row([chat_id], |row| Ok(Summary { content: row.get(0)?, up_to: row.get(1)? }));
+            Ok(summary.optional()?)
+        })
+        .await
     }
 
     /// Tokens a byte of a model, as learned in an earlier run.
@@ -32,10 +34,12 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub async fn tokens_per_byte(&self, model: &str) -> Result<Option<f64>, StoreError> {
-        Ok(query_scalar("select ratio from tokens_per_byte where model = ?")
-            .bind(model)
-            .fetch_optional(&self.pool)
-            .await?)
+        let model = model.to_owned();
+        self.read(move |db| {
+            let mut ratio = db.prepare_cached("select ratio from tokens_per_byte where model = ?")?;
+            Ok(ratio.query_row([model], |row| row.get(0)).optional()?)
+        })
+        .await
     }
 }
 
@@ -46,10 +50,7 @@ impl Store {
     /// # Errors
     /// Nothing was written.
     pub async fn summarise(&self, chat_id: String, after: i64, summary: Summary) -> Result<bool, StoreError> {
-        self.write(move |db| {
-            Box::pin(async move { Ok(Changed::quietly(summarise(db, &chat_id, after, &summary).await?)) })
-        })
-        .await
+        self.write(move |db| Ok(Changed::quietly(summarise(db, &chat_id, after, &summary)?))).await
     }
 
     /// Keeps what was learned of a model.
@@ -58,45 +59,28 @@ impl Store {
     /// Nothing was written.
     pub async fn learn_tokens_per_byte(&self, model: String, ratio: f64) -> Result<(), StoreError> {
         self.write(move |db| {
-            Box::pin(async move {
-                query("insert into tokens_per_byte (model, ratio) values (?1, ?2) on conflict (model) do update set ratio = ?2")
-                    .bind(model)
-                    .bind(ratio)
-                    .execute(db)
-                    .await?;
-                Ok(Changed::quietly(()))
-            })
+            db.prepare_cached(
+                "insert into tokens_per_byte (model, ratio) values (?1, ?2) on conflict (model) do update set ratio = ?2",
+            )?
+            .execute(params![model, ratio])?;
+            Ok(Changed::quietly(()))
         })
         .await
     }
 }
 
-async fn summarise(
-    db: &mut SqliteConnection,
-    chat_id: &str,
-    after: i64,
-    summary: &Summary,
-) -> Result<bool, StoreError> {
-    let is_there: bool = query_scalar(
+fn summarise(db: &Connection, chat_id: &str, after: i64, summary: &Summary) -> Result<bool, StoreError> {
+    let mut is_there = db.prepare_cached(
         "select exists (select 1 from messages where chat_id = ?1 and id = ?2) \
          and coalesce((select up_to from summaries where chat_id = ?1), 0) = ?3",
-    )
-    .bind(chat_id)
-    .bind(summary.up_to)
-    .bind(after)
-    .fetch_one(&mut *db)
-    .await?;
-    if !is_there {
+    )?;
+    if !is_there.query_row(params![chat_id, summary.up_to, after], |row| row.get(0))? {
         return Ok(false);
     }
-    query(
+    db.prepare_cached(
         "insert into summaries (chat_id, content, up_to) values (?1, ?2, ?3) \
          on conflict (chat_id) do update set content = ?2, up_to = ?3, created_at = unixepoch()",
-    )
-    .bind(chat_id)
-    .bind(&summary.content)
-    .bind(summary.up_to)
-    .execute(db)
-    .await?;
+    )?
+    .execute(params![chat_id, summary.content, summary.up_to])?;
     Ok(true)
 }

@@ -44,11 +44,14 @@ async fn what_a_turn_without_a_person_says_at_its_end_waits_once_and_its_tokens_
         events.last().map(|event| (event.seq, event.kind.clone())),
         Some((2, EventKind::Done { pending: Some(1) }))
     );
-    let pool = &store.read().pool;
-    let pending: Vec<(String, String, String)> =
-        sqlx::query_as("select chat_id, source, content from pending").fetch_all(pool).await.expect("read");
-    assert_eq!(pending, [("7".into(), "subagent".into(), "found".into())]);
-    let spent: i64 = sqlx::query_scalar("select tokens from spending").fetch_one(pool).await.expect("read");
+    let stored = store.read().read(|db| {
+        let pending: (String, String, String) =
+            db.query_row("select chat_id, source, content from pending", [], |row| row.try_into())?;
+        let spent: i64 = db.query_row("select tokens from spending", [], |row| row.get(0))?;
+        Ok((pending, spent))
+    });
+    let (pending, spent) = stored.await.expect("read");
+    assert_eq!(pending, ("7".into(), "subagent".into(), "found".into()));
     assert_eq!(spent, 12);
 }
 

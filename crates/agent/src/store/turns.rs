@@ -3,11 +3,11 @@
 use super::events::{count, delete_partial, insert};
 use super::messages::{insert_assistant, insert_result, insert_user};
 use super::rounds::{Standing, ToolResult, standing};
-use super::writer::Changed;
+use super::writer::{Changed, Told};
 use super::{Reader, Store, StoreError, pending};
 use crate::tools::TurnKind;
-use baal_protocol::{ChatRequest, Event, EventKind, Mode, PendingSource, TurnState, TurnStatus};
-use sqlx::{FromRow, SqliteConnection, query, query_as, query_scalar};
+use baal_protocol::{ChatRequest, EventKind, Mode, PendingSource, TurnState, TurnStatus};
+use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 /// A turn to be taken in.
@@ -103,7 +103,7 @@ pub struct Cancelled {
 }
 
 /// A turn that is queued or running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenTurn {
     /// Its place in the order of arrival.
     pub position: i64,
@@ -133,14 +133,7 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub async fn turn(&self, id: Uuid) -> Result<Option<Stored>, StoreError> {
-        let row: Option<(i64, String, i64)> = query_as("select position, state, last_seq from turns where id = ?")
-            .bind(id)
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(row.map(|(position, state, last_seq)| Stored {
-            position,
-            status: TurnStatus { turn_id: id, state: state_of(&state), last_seq },
-        }))
+        self.read(move |db| turn(db, id)).await
     }
 
     /// The turn of a chat whose time it is.
@@ -148,13 +141,25 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub async fn next_open_turn(&self, chat_id: &str) -> Result<Option<OpenTurn>, StoreError> {
-        Ok(query_as(
-            "select position, id from turns where chat_id = ? and finished_at is null order by position limit 1",
-        )
-        .bind(chat_id)
-        .fetch_optional(&self.pool)
-        .await?)
+        let chat_id = chat_id.to_owned();
+        self.read(move |db| {
+            let mut next = db.prepare_cached(
+                "select position, id from turns where chat_id = ? and finished_at is null order by position limit 1",
+            )?;
+            let next = next.query_row([chat_id], |row| Ok(OpenTurn { position: row.get(0)?, id: row.get(1)? }));
+            Ok(next.optional()?)
+        })
+        .await
     }
+}
+
+fn turn(db: &Connection, id: Uuid) -> Result<Option<Stored>, StoreError> {
+    let mut turn = db.prepare_cached("select position, state, last_seq from turns where id = ?")?;
+    let turn = turn.query_row([id], |row| {
+        let status = TurnStatus { turn_id: id, state: state_of(row.get_ref(1)?.as_str()?), last_seq: row.get(2)? };
+        Ok(Stored { position: row.get(0)?, status })
+    });
+    Ok(turn.optional()?)
 }
 
 fn state_of(name: &str) -> TurnState {
@@ -173,7 +178,7 @@ impl Store {
     /// # Errors
     /// Nothing was written.
     pub async fn accept(&self, turn: NewTurn, start: bool) -> Result<Accepted, StoreError> {
-        self.write(move |db| Box::pin(async move { Ok(Changed::quietly(accept(db, &turn, start).await?)) })).await
+        self.write(move |db| Ok(Changed::quietly(accept(db, &turn, start)?))).await
     }
 
     /// Marks an open turn as running; `None` where it is over.
@@ -181,7 +186,7 @@ impl Store {
     /// # Errors
     /// Nothing was written.
     pub async fn start(&self, position: i64) -> Result<Option<Started>, StoreError> {
-        self.write(move |db| Box::pin(async move { Ok(Changed::quietly(start(db, position).await?)) })).await
+        self.write(move |db| Ok(Changed::quietly(start(db, position)?))).await
     }
 
     /// Ends a running turn: events, history and state in one transaction; `false` where it was over already.
@@ -193,10 +198,8 @@ impl Store {
         let speaks = last.pending.is_some() || pending::has_file(&last.events);
         self.write_then(
             |db| {
-                Box::pin(async {
-                    let told = finish(db, last).await?;
-                    Ok(Changed { value: told.is_some(), events: told.into_iter().collect() })
-                })
+                let told = finish(db, last)?;
+                Ok(Changed { value: told.is_some(), events: told.into_iter().collect() })
             },
             move |finished| bell.ring_if(*finished && speaks),
         )
@@ -209,172 +212,153 @@ impl Store {
     /// Nothing was written.
     pub async fn cancel(&self, turn: Uuid) -> Result<Option<Cancelled>, StoreError> {
         self.write(move |db| {
-            Box::pin(async move {
-                let (value, events) = cancel(db, turn).await?;
-                Ok(Changed { value, events })
-            })
+            let (value, events) = cancel(db, turn)?;
+            Ok(Changed { value, events })
         })
         .await
     }
 }
 
 /// Takes a turn in, within the caller's transaction. [`crate::turns::Scheduler::wake`] is to follow the commit.
-pub(super) async fn accept(db: &mut SqliteConnection, turn: &NewTurn, start: bool) -> Result<Accepted, StoreError> {
+pub(super) fn accept(db: &Connection, turn: &NewTurn, start: bool) -> Result<Accepted, StoreError> {
     let chat_id = &turn.request.chat_id;
-    let row: Option<(i64, bool)> = query_as(
+    let mut insert = db.prepare_cached(
         "insert into turns (id, chat_id, body_sha256, request, kind, deliver_to, mode, state) \
          select ?1, ?2, ?3, ?4, ?5, ?6, ?7, case when ?8 and not exists \
          (select 1 from turns where chat_id = ?2 and finished_at is null) then 'running' else 'queued' end \
          where true on conflict (id) do nothing returning position, state = 'running'",
-    )
-    .bind(turn.id)
-    .bind(chat_id)
-    .bind(turn.body_sha256.as_slice())
-    .bind(serde_json::to_string(&turn.request)?)
-    .bind(turn.kind.as_str())
-    .bind(&turn.deliver_to)
-    .bind(if turn.request.mode == Mode::Steer { "steer" } else { "queue" })
-    .bind(start)
-    .fetch_optional(&mut *db)
-    .await?;
-    if let Some((position, running)) = row {
+    )?;
+    let row = insert.query_row(
+        params![
+            turn.id,
+            chat_id,
+            turn.body_sha256,
+            serde_json::to_string(&turn.request)?,
+            turn.kind.as_str(),
+            turn.deliver_to,
+            if turn.request.mode == Mode::Steer { "steer" } else { "queue" },
+            start,
+        ],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    );
+    if let Some((position, running)) = row.optional()? {
         if running {
-            insert_user(db, position, chat_id, &turn.request).await?;
+            insert_user(db, position, chat_id, &turn.request)?;
         }
         return Ok(Accepted::New { position, running });
     }
-    let known: Vec<u8> = query_scalar("select body_sha256 from turns where id = ?").bind(turn.id).fetch_one(db).await?;
-    Ok(if known == turn.body_sha256 { Accepted::Known } else { Accepted::Conflict })
+    let mut known = db.prepare_cached("select body_sha256 = ? from turns where id = ?")?;
+    let same = known.query_row(params![turn.body_sha256, turn.id], |row| row.get(0))?;
+    Ok(if same { Accepted::Known } else { Accepted::Conflict })
 }
 
-#[derive(FromRow)]
-struct StartedRow {
-    id: Uuid,
-    chat_id: String,
-    request: String,
-    kind: String,
-    deliver_to: Option<String>,
-    cancel_requested: bool,
-    last_seq: i64,
-}
-
-async fn start(db: &mut SqliteConnection, position: i64) -> Result<Option<Started>, StoreError> {
-    let row: Option<StartedRow> = query_as(
+fn start(db: &Connection, position: i64) -> Result<Option<Started>, StoreError> {
+    let mut update = db.prepare_cached(
         "update turns set state = 'running' where position = ? and finished_at is null \
-         returning id, chat_id, request, kind, deliver_to, cancel_requested, last_seq",
-    )
-    .bind(position)
-    .fetch_optional(&mut *db)
-    .await?;
-    let Some(row) = row else {
+         returning id, request, kind, deliver_to, cancel_requested, last_seq > 0, chat_id",
+    )?;
+    let row = update.query_row([position], |row| {
+        let started = Started {
+            position,
+            id: row.get(0)?,
+            // silent-ok: the turn ends with words for the user
+            request: serde_json::from_str(row.get_ref(1)?.as_str()?).ok(),
+            kind: TurnKind::of_name(row.get_ref(2)?.as_str()?),
+            deliver_to: row.get(3)?,
+            cancel_requested: row.get(4)?,
+            had_deltas: row.get(5)?,
+            standing: Standing::default(),
+        };
+        Ok((started, row.get(6)?))
+    });
+    let Some((mut started, chat_id)) = row.optional()? else {
         return Ok(None);
     };
-    // silent-ok: the turn ends with words for the user
-    let request: Option<ChatRequest> = serde_json::from_str(&row.request).ok();
-    let standing = match (standing(db, position).await?, &request) {
-        (Some(standing), _) => standing,
-        (None, Some(request)) => {
-            insert_user(db, position, &row.chat_id, request).await?;
-            Standing::default()
-        }
-        (None, None) => Standing::default(),
-    };
+    let chat_id: String = chat_id;
+    match (standing(db, position)?, &started.request) {
+        (Some(standing), _) => started.standing = standing,
+        (None, Some(request)) => insert_user(db, position, &chat_id, request)?,
+        (None, None) => {}
+    }
     // Of an answer that a restart interrupted; the new one will be another.
-    let had_deltas = row.last_seq > 0 && delete_partial(db, position).await?;
-    Ok(Some(Started {
-        position,
-        id: row.id,
-        request,
-        kind: TurnKind::of_name(&row.kind),
-        deliver_to: row.deliver_to,
-        cancel_requested: row.cancel_requested,
-        had_deltas,
-        standing,
-    }))
+    started.had_deltas = started.had_deltas && delete_partial(db, position)?;
+    Ok(Some(started))
 }
 
-async fn finish(db: &mut SqliteConnection, last: Finish) -> Result<Option<(Uuid, Vec<Event>)>, StoreError> {
+fn finish(db: &Connection, last: Finish) -> Result<Option<Told>, StoreError> {
     let position = last.position;
     if let Some((source, content)) = &last.pending {
-        pending::deliver(db, position, *source, content).await?;
+        pending::deliver(db, position, *source, content)?;
     }
-    let Some(told) = end(db, position, last.state, last.events).await? else {
+    let Some(told) = end(db, position, last.state, last.events)? else {
         return Ok(None);
     };
     if last.had_partial {
-        delete_partial(db, position).await?;
+        delete_partial(db, position)?;
     }
     for ToolResult { call_id, text } in &last.results {
-        insert_result(db, position, call_id, text).await?;
+        insert_result(db, position, call_id, text)?;
     }
     if !last.answer.is_empty() {
-        insert_assistant(db, position, &last.answer, &[]).await?;
+        insert_assistant(db, position, &last.answer, &[])?;
     }
     if !last.remembered {
-        query("delete from messages where turn = ?").bind(position).execute(&mut *db).await?;
+        db.prepare_cached("delete from messages where turn = ?")?.execute([position])?;
     }
-    add_spending(db, last.spent_tokens).await?;
+    add_spending(db, last.spent_tokens)?;
     Ok(Some(told))
 }
 
 /// Ends an open turn with these events and `done`; `None` where it was over already.
-pub(super) async fn end(
-    db: &mut SqliteConnection,
+pub(super) fn end(
+    db: &Connection,
     position: i64,
     state: TurnState,
     mut events: Vec<EventKind>,
-) -> Result<Option<(Uuid, Vec<Event>)>, StoreError> {
+) -> Result<Option<Told>, StoreError> {
     let state = if state == TurnState::Cancelled { "cancelled" } else { "done" };
-    let row: Option<(Uuid, i64, i64)> = query_as(
+    let mut update = db.prepare_cached(
         "update turns set state = ?, finished_at = unixepoch(), request = '', last_seq = last_seq + ? \
          where position = ? and finished_at is null returning id, last_seq, (select count(*) from pending)",
-    )
-    .bind(state)
-    .bind(count(&events) + 1)
-    .bind(position)
-    .fetch_optional(&mut *db)
-    .await?;
-    let Some((id, last_seq, pending)) = row else {
+    )?;
+    let row = update
+        .query_row(params![state, count(&events) + 1, position], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    let Some((id, last_seq, pending)) = row.optional()? else {
         return Ok(None);
     };
     events.push(EventKind::Done { pending: Some(pending) });
-    Ok(Some((id, insert(db, position, last_seq, events).await?)))
+    Ok(Some((id, insert(db, position, last_seq, events)?)))
 }
 
 /// Counts tokens that nobody asked for in person.
-pub(super) async fn add_spending(db: &mut SqliteConnection, tokens: i64) -> Result<(), StoreError> {
+pub(super) fn add_spending(db: &Connection, tokens: i64) -> Result<(), StoreError> {
     if tokens > 0 {
-        query(
+        db.prepare_cached(
             "insert into spending (day, tokens) values (date('now'), ?) \
              on conflict (day) do update set tokens = tokens + excluded.tokens",
-        )
-        .bind(tokens)
-        .execute(db)
-        .await?;
+        )?
+        .execute([tokens])?;
     }
     Ok(())
 }
 
-pub(super) type CancelFound = (Option<Cancelled>, Vec<(Uuid, Vec<Event>)>);
+pub(super) type CancelFound = (Option<Cancelled>, Vec<Told>);
 
-pub(super) async fn cancel(db: &mut SqliteConnection, id: Uuid) -> Result<CancelFound, StoreError> {
-    let row: Option<(i64, String, i64)> =
-        query_as("select position, state, last_seq from turns where id = ?").bind(id).fetch_optional(&mut *db).await?;
-    let Some((position, state, mut last_seq)) = row else {
+pub(super) fn cancel(db: &Connection, id: Uuid) -> Result<CancelFound, StoreError> {
+    let Some(Stored { position, mut status }) = turn(db, id)? else {
         return Ok((None, Vec::new()));
     };
     let mut told = None;
-    let state = match state_of(&state) {
+    match status.state {
         TurnState::Queued => {
-            told = end(db, position, TurnState::Cancelled, Vec::new()).await?;
-            last_seq += 1;
-            TurnState::Cancelled
+            told = end(db, position, TurnState::Cancelled, Vec::new())?;
+            status.last_seq += 1;
+            status.state = TurnState::Cancelled;
         }
         TurnState::Running => {
-            query("update turns set cancel_requested = 1 where position = ?").bind(position).execute(db).await?;
-            TurnState::Running
+            db.prepare_cached("update turns set cancel_requested = 1 where position = ?")?.execute([position])?;
         }
-        over => over,
-    };
-    Ok((Some(Cancelled { status: TurnStatus { turn_id: id, state, last_seq } }), told.into_iter().collect()))
+        TurnState::Done | TurnState::Cancelled => {}
+    }
+    Ok((Some(Cancelled { status }), told.into_iter().collect()))
 }

@@ -1,16 +1,19 @@
-//! The one task that writes, and the door to it.
+//! The one thread that writes, and the door to it.
 
+use super::connection::{migrate, open_to_write, try_to_write};
 use super::read::Reader;
 use super::watch::{Watch, Watchers};
-use super::{StoreError, options, pending};
+use super::{StoreError, pending};
 use baal_protocol::Event;
-use futures_util::future::BoxFuture;
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use rusqlite::{Connection, TransactionBehavior};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{error, info};
 use uuid::Uuid;
@@ -40,12 +43,7 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be used, or a newer version of the agent wrote it.
-    pub async fn open(path: &Path) -> Result<(Self, tokio::task::JoinHandle<()>), StoreError> {
-        let mut connection = options(path).create_if_missing(true).connect().await?;
-        sqlx::migrate!("./migrations").run(&mut connection).await?;
-        let bell = pending::Bell::new();
-        let database_id = pending::database_id(&mut connection).await?;
-        let reader = Reader::open(path).await?;
+    pub async fn open(path: &Path) -> Result<(Self, JoinHandle<()>), StoreError> {
         let (writes, queue) = mpsc::channel(4 * BATCH);
         let watchers = Watchers::default();
         let writable = Arc::new(AtomicBool::new(true));
@@ -56,8 +54,19 @@ impl Store {
             writable: writable.clone(),
             reopen_after: REOPEN_AFTER,
         };
-        let writer = tokio::spawn(writer.work(connection));
-        Ok((Self { writes, reader, watchers, writable, bell, database_id }, writer))
+        let opening = spawn_blocking({
+            let path = path.to_owned();
+            move || {
+                let mut connection = open_to_write(&path)?;
+                migrate(&mut connection)?;
+                let database_id = pending::database_id(&connection)?;
+                Ok::<_, StoreError>((connection, database_id))
+            }
+        });
+        let (connection, database_id) = opening.await.map_err(|_| StoreError::NotWritten)??;
+        let writer = spawn_blocking(move || writer.work(connection));
+        let bell = pending::Bell::new();
+        Ok((Self { writes, reader: Reader::new(path), watchers, writable, bell, database_id }, writer))
     }
 
     /// Whether changes are taken; `false` from a failure on until the database has been opened and written to again.
@@ -82,12 +91,14 @@ impl Store {
 
     /// Runs a change in a transaction that it may share with others, and answers once that is committed.
     ///
+    /// The connection is inside the transaction. It is the writer's thread that runs the change, so others wait meanwhile.
+    ///
     /// # Errors
     /// Nothing was written.
     pub(super) async fn write<T, C>(&self, change: C) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        C: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<Changed<T>, StoreError>> + Send + 'static,
+        C: FnOnce(&Connection) -> Result<Changed<T>, StoreError> + Send + 'static,
     {
         self.write_then(change, |_| ()).await
     }
@@ -99,20 +110,18 @@ impl Store {
     pub(super) async fn write_then<T, C, A>(&self, change: C, after: A) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        C: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<Changed<T>, StoreError>> + Send + 'static,
+        C: FnOnce(&Connection) -> Result<Changed<T>, StoreError> + Send + 'static,
         A: FnOnce(&T) + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let change: Change = Box::new(move |db| {
-            Box::pin(async move {
-                let Changed { value, events } = change(db).await?;
-                let reply = Box::new(move || {
-                    after(&value);
-                    // silent-ok: a requester that went away doesn't want to know
-                    drop(reply.send(value));
-                });
-                Ok(Effect { events, reply })
-            })
+            let Changed { value, events } = change(db)?;
+            let reply = Box::new(move || {
+                after(&value);
+                // silent-ok: a requester that went away doesn't want to know
+                drop(reply.send(value));
+            });
+            Ok(Effect { events, reply })
         });
         self.writes.send(change).await.map_err(|_| StoreError::NotWritten)?;
         answer.await.map_err(|_| StoreError::NotWritten)
@@ -124,7 +133,7 @@ impl Store {
     }
 }
 
-/// The task that writes.
+/// What the writing thread works with.
 struct Writer {
     path: PathBuf,
     queue: mpsc::Receiver<Change>,
@@ -135,23 +144,26 @@ struct Writer {
 }
 
 impl Writer {
-    async fn work(mut self, mut connection: SqliteConnection) {
+    fn work(mut self, mut connection: Connection) {
         let mut batch = Vec::with_capacity(BATCH);
-        while self.queue.recv_many(&mut batch, BATCH).await > 0 {
-            // A failed batch drops its replies, which is how the requesters learn of it.
-            match commit(&mut connection, &mut batch).await {
-                Ok(effects) => self.tell(effects),
-                Err(e) => {
-                    error!(error = %e, "the database did not take a batch of changes");
-                    batch.clear();
-                    let Some(opened) = self.open_again(connection).await else {
-                        return;
-                    };
-                    connection = opened;
+        while self.queue.blocking_recv_many(&mut batch, BATCH) > 0 {
+            // A failed batch drops its replies, which is how the requesters learn of it. One change that panics is a mistake
+            // of the agent's own, and must not end the writing for good.
+            match catch_unwind(AssertUnwindSafe(|| commit(&mut connection, &mut batch))) {
+                Ok(Ok(effects)) => {
+                    self.tell(effects);
+                    continue;
                 }
+                Ok(Err(e)) => error!(error = %e, "the database did not take a batch of changes"),
+                Err(_) => error!("a change to the database panicked; its batch was not written"),
             }
+            batch.clear();
+            let Some(opened) = self.open_again(connection) else {
+                return;
+            };
+            connection = opened;
         }
-        close(connection).await;
+        close(connection);
     }
 
     fn tell(&mut self, effects: Vec<Effect>) {
@@ -164,21 +176,24 @@ impl Writer {
         }
     }
 
-    /// A new connection in place of a failed one; `None` where nobody is left to write for.
-    ///
-    /// After a full disk or an I/O error SQLite has rolled back by itself, and sqlx would for ever refuse to begin another
-    /// transaction on that connection.
-    async fn open_again(&mut self, failed: SqliteConnection) -> Option<SqliteConnection> {
+    /// A new connection in place of a failed one, whose view of the file may be wrong; `None` where nobody is left to write
+    /// for.
+    fn open_again(&mut self, failed: Connection) -> Option<Connection> {
         self.writable.store(false, Ordering::Relaxed);
-        close(failed).await;
+        close(failed);
         loop {
             // Nobody is kept waiting: whoever asks in the meantime hears at once that nothing was written.
             let refuse = async { while self.queue.recv().await.is_some() {} };
-            if timeout(self.reopen_after, refuse).await.is_ok() {
+            let refused = Handle::current().block_on(async { timeout(self.reopen_after, refuse).await });
+            if refused.is_ok() {
                 return None;
             }
             self.reopen_after = (self.reopen_after * 2).min(MAX_REOPEN_AFTER);
-            match open_and_write(&self.path).await {
+            let opened = open_to_write(&self.path).and_then(|connection| {
+                try_to_write(&connection)?;
+                Ok(connection)
+            });
+            match opened {
                 Ok(connection) => {
                     self.writable.store(true, Ordering::Relaxed);
                     info!("the database takes changes again");
@@ -190,44 +205,35 @@ impl Writer {
     }
 }
 
-/// Opens the database and makes sure that it can be written to, by a page that stays as it is.
-async fn open_and_write(path: &Path) -> Result<SqliteConnection, StoreError> {
-    let mut connection = options(path).connect().await?;
-    match sqlx::raw_sql("pragma user_version = 0").execute(&mut connection).await {
-        Ok(_) => Ok(connection),
-        Err(e) => {
-            close(connection).await;
-            Err(e.into())
-        }
-    }
-}
-
-async fn close(connection: SqliteConnection) {
-    if let Err(e) = connection.close().await {
+fn close(connection: Connection) {
+    if let Err((_, e)) = connection.close() {
         error!(error = %e, "the database could not be closed");
     }
 }
 
-async fn commit(connection: &mut SqliteConnection, batch: &mut Vec<Change>) -> Result<Vec<Effect>, StoreError> {
+fn commit(connection: &mut Connection, batch: &mut Vec<Change>) -> Result<Vec<Effect>, StoreError> {
     // Locked from the start: another process with the file open (a backup) makes it wait, not fail half way.
-    let mut transaction = connection.begin_with("begin immediate").await?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut effects = Vec::with_capacity(batch.len());
     for change in batch.drain(..) {
-        effects.push(change(&mut transaction).await?);
+        effects.push(change(&transaction)?);
     }
-    transaction.commit().await?;
+    transaction.commit()?;
     Ok(effects)
 }
 
 /// A change, run inside a transaction that others share, so it fails only where the database does.
-type Change = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<Effect, StoreError>> + Send>;
+type Change = Box<dyn FnOnce(&Connection) -> Result<Effect, StoreError> + Send>;
+
+/// A turn and what its readers see.
+pub(super) type Told = (Uuid, Vec<Event>);
 
 /// What a change brought.
 pub(super) struct Changed<T> {
     /// For the requester.
     pub value: T,
     /// What the readers of turns see once it is committed.
-    pub events: Vec<(Uuid, Vec<Event>)>,
+    pub events: Vec<Told>,
 }
 
 impl<T> Changed<T> {
@@ -239,7 +245,37 @@ impl<T> Changed<T> {
 
 /// What follows from a change once it is committed.
 struct Effect {
-    events: Vec<(Uuid, Vec<Event>)>,
+    events: Vec<Told>,
     /// Tells the requester.
     reply: Box<dyn FnOnce() + Send>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_change_that_panics_is_not_written_and_the_next_one_is() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let (store, writer) = Store::open(&directory.path().join("agent.db")).await.expect("opened");
+        let insert = "insert into tokens_per_byte (model, ratio) values (?, 1)";
+        let panics = store.write::<(), _>(move |db| {
+            db.execute(insert, ["one"])?;
+            panic!("as a mistake would");
+        });
+        assert!(matches!(panics.await, Err(StoreError::NotWritten)));
+        let written = async || store.write(move |db| Ok(Changed::quietly(db.execute(insert, ["two"])?))).await.is_ok();
+        while !written().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let models = store.read().read(|db| {
+            Ok(db.query_row("select group_concat(model) from tokens_per_byte", [], |row| row.get::<_, String>(0))?)
+        });
+        assert_eq!(models.await.expect("read"), "two");
+
+        store.clone().close().await;
+        drop(store);
+        writer.await.expect("ends when nobody is left to write for");
+        assert!(!directory.path().join("agent.db-wal").exists(), "the log is put away");
+    }
 }

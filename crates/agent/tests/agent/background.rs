@@ -134,12 +134,9 @@ async fn forgetting_a_conversation_stops_its_subagents_and_cancelling_one_is_tol
     let id = async |task: &str| {
         wait_until("the subagent works", async || asked(&model, task) == 1).await;
         let path = agent.directory.path().join("agent.db");
-        let db = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.expect("opens");
-        let id: Uuid =
-            sqlx::query_scalar("select id from turns where kind = 'subagent' order by position desc limit 1")
-                .fetch_one(&db)
-                .await
-                .expect("a subagent");
+        let db = rusqlite::Connection::open(path).expect("opens");
+        let newest = "select id from turns where kind = 'subagent' order by position desc limit 1";
+        let id: Uuid = db.query_row(newest, [], |row| row.get(0)).expect("a subagent");
         id
     };
     agent.chat(says("owner", "1", "begin")).await.rest().await;

@@ -3,9 +3,8 @@
 use super::support::*;
 use baal_protocol::{PendingMessage, PendingMessages, PendingSource};
 use reqwest::StatusCode;
+use rusqlite::Connection;
 use serde_json::{Value, json};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -21,24 +20,20 @@ pub async fn acknowledge(agent: &Agent, body: Value) -> (StatusCode, Value) {
 }
 
 /// Puts messages where an agent that doesn't run will find them.
-async fn put(agent: &Agent, contents: impl IntoIterator<Item = String>) {
-    let path = agent.directory.path().join("agent.db");
-    let mut db = SqliteConnectOptions::new().filename(path).connect().await.expect("opens");
+fn put(agent: &Agent, contents: impl IntoIterator<Item = String>) {
+    let db = Connection::open(agent.directory.path().join("agent.db")).expect("opens");
+    let mut insert =
+        db.prepare("insert into pending (chat_id, source, content) values ('1', 'subagent', ?)").expect("a statement");
     for content in contents {
-        sqlx::query("insert into pending (chat_id, source, content) values ('1', 'subagent', ?)")
-            .bind(content)
-            .execute(&mut db)
-            .await
-            .expect("inserts");
+        insert.execute([content]).expect("inserts");
     }
-    db.close().await.expect("closes");
 }
 
 async fn agent_with(contents: impl IntoIterator<Item = String>) -> (Model, Agent) {
     let model = Model::start().await;
     let mut agent = Agent::start(&model).await;
     agent.kill().await;
-    put(&agent, contents).await;
+    put(&agent, contents);
     agent.restart().await;
     (model, agent)
 }

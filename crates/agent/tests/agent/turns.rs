@@ -3,9 +3,8 @@
 use super::support::*;
 use baal_protocol::{EventKind, TurnState};
 use reqwest::StatusCode;
+use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, query_scalar};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -160,10 +159,11 @@ async fn a_cancel_whose_caller_left_at_once_stops_the_model_if_it_was_taken() {
     .await;
     // Whatever came before it is written.
     agent.say("last", "done?").await;
-    let database = SqliteConnectOptions::new().filename(agent.directory.path().join("agent.db")).read_only(true);
-    let mut database = database.connect().await.expect("the database");
-    let taken: Vec<Uuid> =
-        query_scalar("select id from turns where cancel_requested").fetch_all(&mut database).await.expect("a query");
+    let path = agent.directory.path().join("agent.db");
+    let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the database");
+    let mut taken = database.prepare("select id from turns where cancel_requested").expect("a query");
+    let taken: Result<Vec<Uuid>, _> = taken.query_map([], |row| row.get(0)).expect("turns").collect();
+    let taken = taken.expect("ids");
     assert!(!taken.is_empty());
     for id in taken {
         wait_until("the turn is cancelled", async || agent.status(id).await.state == TurnState::Cancelled).await;
