@@ -9,6 +9,7 @@ use crate::model::Client;
 use crate::store::{Store, StoreError};
 use crate::tools::{Rules, Services, Toolbox};
 use crate::turns::Scheduler;
+use axum::serve::ListenerExt;
 use baal_protocol::AgentConfig;
 use secrecy::SecretString;
 use std::io;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// Time for open requests and for the writer, each, after the shutdown began.
 const GRACE: Duration = Duration::from_millis(800);
@@ -122,6 +123,13 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
     drop(services);
     let beating = tokio::spawn(heartbeat.run(shutdown.clone()));
     let sweeping = tokio::spawn(files::sweep_regularly(files, store.clone(), shutdown.clone()));
+    // The end of a stream is a small packet after a small packet: without this it waits some 40 ms for the caller's
+    // delayed acknowledgement of the one before.
+    let listener = listener.tap_io(|connection| {
+        if let Err(e) = connection.set_nodelay(true) {
+            debug!(error = %e, "a connection will be slow");
+        }
+    });
     let stopping = shutdown.clone();
     let server = tokio::spawn(
         axum::serve(listener, http::router(app)).with_graceful_shutdown(stopping.cancelled_owned()).into_future(),
