@@ -43,10 +43,9 @@ lint: ## Check formatting and lints
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy -p baal-e2e --all-targets --features e2e -- -D warnings
 
-bench-agent: ## Measure the agent: start, memory, turns a second, long conversations
-	cargo build --release -p baal-agent
+bench-agent: agent ## Measure the agent: start, memory, turns a second, long conversations
 	cargo build --release -p baal-agent-bench
-	"$${CARGO_TARGET_DIR:-target}/release/baal-agent-bench" "$${CARGO_TARGET_DIR:-target}/release/baal-agent"
+	"$${CARGO_TARGET_DIR:-target}/release/baal-agent-bench" "$${CARGO_TARGET_DIR:-target}/$(AGENT_TARGET)/agent/baal-agent"
 
 generated: ## Write the files that are made from the code
 	cargo build --workspace --bins
