@@ -14,6 +14,7 @@ pub mod model;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod tools;
 pub mod turns;
 pub mod web;

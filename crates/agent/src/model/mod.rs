@@ -15,6 +15,7 @@ pub use message::{Message, ToolCall};
 pub use stream::Answer;
 pub use usage::Usage;
 
+use crate::tls;
 use rand::Rng;
 use reqwest::{StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
@@ -65,6 +66,7 @@ impl Client {
     /// TLS could not be set up.
     pub fn new(base_url: &str, model: &str, key: SecretString, idle_timeout: Duration) -> reqwest::Result<Self> {
         let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::client_config())
             .connect_timeout(CONNECT_TIMEOUT)
             // A redirect would take the conversation to a host that nobody configured.
             .redirect(reqwest::redirect::Policy::none())

@@ -4,6 +4,7 @@
 
 use super::html;
 use super::resolver::{Dns, Unfiltered};
+use crate::tls;
 use reqwest::header::{self, HeaderValue};
 use reqwest::{Client, StatusCode, redirect};
 use secrecy::{ExposeSecret, SecretString};
@@ -149,9 +150,10 @@ impl Brave {
         if body.cut { Err(SearchError::Unreadable) } else { Ok(body.bytes) }
     }
 
-    /// A client for one search: kept, its certificates would be most of an idle agent's memory.
+    /// A client for one search.
     fn client(&self) -> reqwest::Result<Client> {
         Client::builder()
+            .tls_backend_preconfigured(tls::client_config())
             .dns_resolver(Arc::new(Unfiltered(self.dns.clone())))
             // A redirect would take the key to a host that nobody configured.
             .redirect(redirect::Policy::none())

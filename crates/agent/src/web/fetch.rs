@@ -4,6 +4,7 @@ use super::body::{self, BodyError};
 use super::guard::{self, Policy, Refusal};
 use super::resolver::{Dns, DnsError, Guarded, may_visit};
 use super::{html, json};
+use crate::tls;
 use baal_protocol::Role;
 use reqwest::{Client, Response, StatusCode, Url, header, redirect};
 use std::error::Error;
@@ -152,9 +153,10 @@ impl Fetcher {
         }
     }
 
-    /// A client for one fetch: kept, its certificates would be most of an idle agent's memory.
+    /// A client for one fetch.
     fn client(&self) -> reqwest::Result<Client> {
         Client::builder()
+            .tls_backend_preconfigured(tls::client_config())
             .dns_resolver(Arc::new(Guarded { dns: self.dns.clone(), policy: self.policy.clone() }))
             .redirect(redirect::Policy::none())
             // A proxy would resolve names itself.
