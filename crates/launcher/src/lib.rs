@@ -1,10 +1,10 @@
 //! The launcher: the small program between an agent and what its model wants done.
 //!
-//! It runs as another user than the agent (`baal-tools`), serves **one** connection, which is its standard input, and does
-//! for it what touches files and starts programs. One connection sees one directory, its [`Root`]. The walls, from the
-//! outside in:
+//! It runs as another user than the agent (`baal-tools` for the owner, `baal-guests` for visitors), serves **one**
+//! connection, which is its standard input, and does for it what touches files and starts programs. One connection sees one
+//! directory, its [`Root`]. The walls, from the outside in:
 //!
-//! 1. the other user: the agent's configuration, database and memory belong to `baal-agent`;
+//! 1. the other users: the agent's configuration and database belong to `baal-agent`, the owner's files to `baal-tools`;
 //! 2. systemd's sandbox of the unit (on a VM), with a cgroup of its own per connection;
 //! 3. the launcher's own Landlock domain and seccomp filter, entered before the first request is read: it reaches its root
 //!    and what a shell needs, and nothing else of this user's;

@@ -4,7 +4,7 @@ use crate::attack::Attack;
 
 /// Room is left for the server, and the leftovers go.
 const ROOM_LEFT: &str = "df -B1K --output=avail,iavail /var/lib/baal-agent | tail -n 1 | { read -r space inodes; \
-     rm -rf /var/lib/baal-tools/workspace/owner/fill* /var/lib/baal-tools/workspace/chats/*/fill*; \
+     rm -rf /var/lib/baal-tools/workspace/owner/fill* /var/lib/baal-guests/workspace/chats/*/fill*; \
      echo \"left: $space KiB, $inodes inodes\"; [ \"$space\" -ge 8192 ] && [ \"$inodes\" -ge 200 ]; }";
 /// The server's memory stays small, in KiB.
 const SERVER_SMALL: &str = "rss=$(awk '/VmRSS/ {print $2}' /proc/$(systemctl show -p MainPID --value baal-agent.service)/status); \

@@ -21,27 +21,27 @@ const BOB: Speaker = Speaker { id: 77, role: "visitor" };
 
 /// Server and database share a small disk with the workspaces, so that it can be filled: a real file system, or where there
 /// are no loop devices one in memory, which is larger because it is faster to fill.
-const SMALL_DISK: &str = "mkdir -p /srv/small /var/lib/baal-agent /var/lib/baal-tools
+const SMALL_DISK: &str = "mkdir -p /srv/small /var/lib/baal-agent /var/lib/baal-tools /var/lib/baal-guests
 if losetup -f >/dev/null 2>&1; then
     truncate -s 3G /srv/small.img && mkfs.ext4 -q -N 40000 /srv/small.img && mount -o loop /srv/small.img /srv/small
 else
     mount -t tmpfs -o size=3g,nr_inodes=40000,mode=755 small /srv/small
 fi
-for d in baal-agent baal-tools; do mkdir -p /srv/small/$d; mount --bind /srv/small/$d /var/lib/$d; done";
+for d in baal-agent baal-tools baal-guests; do mkdir -p /srv/small/$d; mount --bind /srv/small/$d /var/lib/$d; done";
 
 /// After every attack: the server is the same process and answers, and nothing of the tools' user runs.
 const STILL_WELL: &str = r#"
 pid=$(systemctl show -p MainPID --value baal-agent.service)
 [ "$pid" = {server} ] || { echo "the server is another process: $pid"; exit 1; }
 curl -sf -m 5 http://127.0.0.1:8080/health >/dev/null || { echo "the server doesn't answer"; exit 1; }
-for i in $(seq 50); do left=$(ps -o args= -u baal-tools || true); [ -z "$left" ] && break; sleep 0.1; done
-[ -z "$left" ] || { echo "still running: $left"; pkill -9 -u baal-tools; exit 1; }
+for i in $(seq 50); do left=$(ps -o args= -u baal-tools,baal-guests || true); [ -z "$left" ] && break; sleep 0.1; done
+[ -z "$left" ] || { echo "still running: $left"; pkill -9 -u baal-tools,baal-guests; exit 1; }
 "#;
 
 /// Nothing stays.
 const UNINSTALLED: &str = "bash /root/baal/systemd/uninstall.sh --purge
-! getent passwd baal-agent baal-tools && ! nft list table inet baal_tools 2>/dev/null && ! ls /etc/systemd/system/baal-* \
-    && ! systemctl is-active baal-agent.service baal-tools.socket && ! ls -A /var/lib/baal-agent /var/lib/baal-tools | grep .";
+! getent passwd baal-agent baal-tools baal-guests && ! nft list table inet baal_tools 2>/dev/null && ! ls /etc/systemd/system/baal* \
+    && ! systemctl is-active baal-agent.service baal-tools.socket baal-guests.socket && ! ls -A /var/lib/baal-agent /var/lib/baal-tools /var/lib/baal-guests | grep .";
 
 struct Siege {
     rig: Rig,
@@ -138,7 +138,10 @@ impl Siege {
 
     /// The absolute path of the one `private.txt` with this text.
     fn file_with(&self, text: &str) -> anyhow::Result<String> {
-        let said = self.rig.machine.root(&format!("grep -rl {text} /var/lib/baal-tools/workspace"))?;
+        let said = self
+            .rig
+            .machine
+            .root(&format!("grep -rl {text} /var/lib/baal-tools/workspace /var/lib/baal-guests/workspace"))?;
         Ok(said.trim().to_owned())
     }
 }
@@ -182,7 +185,15 @@ async fn no_attack_succeeds() -> anyhow::Result<()> {
     println!("\n| attack | as | what happened |\n|---|---|---|");
     siege.place.victim = of_owner.clone();
     let bash = ToolCall::bash("printf '%s%s\\n' BRE ACH; touch ran; sleep 98761 &", 10);
-    siege.attempt("a shell", "visitor", EVE, &[bash], "! find /var/lib/baal-tools/workspace -name ran | grep .").await;
+    siege
+        .attempt(
+            "a shell",
+            "visitor",
+            EVE,
+            &[bash],
+            "! find /var/lib/baal-tools/workspace /var/lib/baal-guests/workspace -name ran | grep .",
+        )
+        .await;
     let spawn = ToolCall { name: "spawn", arguments: json!({"task": "run printf BREACH"}) };
     siege.attempt("a subagent", "visitor", EVE, &[spawn], "").await;
     let recall = ToolCall { name: "recall", arguments: json!({"query": "private"}) };
@@ -204,8 +215,8 @@ async fn no_attack_succeeds() -> anyhow::Result<()> {
         siege.tools(attacks, who, speaker).await;
     }
 
-    let failed = siege.rig.machine.root("systemctl --failed --no-legend --plain | grep -v e2e- || true; nft list table inet baal_tools >/dev/null; systemctl is-active baal-agent.service baal-tools.socket baal-tools-firewall.service")?;
-    ensure!(failed.trim() == "active\nactive\nactive", "not all units are well in the end: {failed}");
+    let failed = siege.rig.machine.root("systemctl --failed --no-legend --plain | grep -v e2e- || true; nft list table inet baal_tools >/dev/null; systemctl is-active baal-agent.service baal-tools.socket baal-guests.socket baal-tools-firewall.service")?;
+    ensure!(failed.trim() == "active\nactive\nactive\nactive", "not all units are well in the end: {failed}");
     good_things_work(&mut siege).await?;
     if let Some(file) = std::env::var_os("E2E_TABLE") {
         std::fs::write(file, siege.table.to_string())?;

@@ -106,7 +106,7 @@ P"#,
         "open the workspaces to all",
         "chmod 777 . .. ../.. \"$(dirname {victim})\" {victim} /var/lib/baal-tools",
     )
-    .checked("r=0; setpriv --reuid nobody --regid nogroup --clear-groups cat {victim} && r=1; chmod 600 {victim}; chmod 700 \"$(dirname {victim})\" /var/lib/baal-tools/workspace; [ $r = 0 ]"),
+    .checked("r=0; setpriv --reuid nobody --regid nogroup --clear-groups cat {victim} && r=1; chmod 600 {victim}; chmod 700 \"$(dirname {victim})\" /var/lib/baal-{tools,guests}/workspace; [ $r = 0 ]"),
     Attack::untried(
         "spoil another chat's file by its mode, owner or time",
         "chmod 000 {victim} && breach; chmod 000 \"$(dirname {victim})\" && breach; touch -d 2001-01-01 {victim} && breach; \
@@ -133,8 +133,8 @@ P"#,
         "cp /bin/sh s && chmod 6755 s && chmod 755 . .. ../..; ls -l s",
     )
     .checked(
-        "for s in /var/lib/baal-tools/workspace/owner/s /var/lib/baal-tools/workspace/chats/*/s; do [ ! -e $s ] || ! setpriv --reuid nobody \
-         --regid nogroup --clear-groups sh -c '\"$0\" -c id' $s || exit 1; rm -f $s; done; chmod 700 /var/lib/baal-tools/workspace",
+        "for s in /var/lib/baal-tools/workspace/owner/s /var/lib/baal-guests/workspace/chats/*/s; do [ ! -e $s ] || ! setpriv --reuid nobody \
+         --regid nogroup --clear-groups sh -c '\"$0\" -c id' $s || exit 1; rm -f $s; done; chmod 700 /var/lib/baal-{tools,guests}/workspace",
     ),
     Attack::untried("make a device node", "mknod disk b 8 0 && breach; mknod zero c 1 5 && breach; rm -f disk zero"),
     Attack::new("read the password hashes", "grep -q . /etc/shadow && breach"),

@@ -63,7 +63,7 @@ for name, number in calls.items():
 P"#,
     ),
     Attack::untried("log in by a planted SSH key", "mkdir -p .ssh && chmod 700 . .ssh && rm -f .ssh/id && ssh-keygen -q -t ed25519 -N '' -f .ssh/id; python3 -c 'open(\".ssh/authorized_keys\", \"w\").write(open(\".ssh/id.pub\").read())'")
-        .checked("key=$(ls /var/lib/baal-tools/workspace/owner/.ssh/id /var/lib/baal-tools/workspace/chats/*/.ssh/id 2>/dev/null | head -n 1); ! timeout 10 ssh -o BatchMode=yes -o StrictHostKeyChecking=no -i \"$key\" baal-tools@127.0.0.1 true"),
+        .checked("key=$(ls /var/lib/baal-tools/workspace/owner/.ssh/id /var/lib/baal-guests/workspace/chats/*/.ssh/id 2>/dev/null | head -n 1); ! timeout 10 ssh -o BatchMode=yes -o StrictHostKeyChecking=no -i \"$key\" baal-tools@127.0.0.1 true"),
     Attack::untried("kill the server", "kill -9 {server}; kill -STOP {server}; python3 -c 'import os; os.kill({server}, 9)'; pkill -9 baal-agent"),
     Attack::untried("kill everything", "kill -9 -1; python3 -c 'import os; os.kill(-1, 9)'"),
     Attack::untried("kill the launcher", "setsid sleep 98761 & kill -9 $PPID; kill -9 -$PPID; python3 -c 'import os, signal; [os.kill(os.getppid(), s) for s in (19, 9)]'"),

@@ -79,7 +79,7 @@ pub fn attacks(place: &Place) -> Vec<ToolAttack> {
             call("write_file", json!({"path": "fill", "content": "x".repeat(60_000)})),
             call("write_file", json!({"path": "fill".to_owned() + &"/deep".repeat(500), "content": "x"})),
         ],
-        check: "rm -rf /var/lib/baal-tools/workspace/owner/fill /var/lib/baal-tools/workspace/chats/*/fill",
+        check: "rm -rf /var/lib/baal-tools/workspace/owner/fill /var/lib/baal-guests/workspace/chats/*/fill",
     });
     for (name, urls) in [
         ("web_fetch: the metadata service", vec!["http://169.254.169.254/"]),
