@@ -103,7 +103,7 @@ fn run(config: AgentConfig) -> anyhow::Result<()> {
         // The work is waiting; more threads would only cost memory.
         .worker_threads(2)
         // The unit allows few threads; tokio would make up to 512 and panic where it cannot.
-        .max_blocking_threads(8)
+        .max_blocking_threads(16)
         .enable_all()
         .build()
         .context("the async runtime cannot be started")?;
