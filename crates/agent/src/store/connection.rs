@@ -2,7 +2,9 @@
 
 use super::StoreError;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
-use std::path::Path;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// In order; how many of them a database has seen is its `user_version`.
@@ -20,11 +22,47 @@ const SETTINGS: &str = "pragma foreign_keys = on; pragma cache_size = -256;";
 /// `full`: what was acknowledged survives a power cut, and with group commit costs little.
 const SETTINGS_OF_THE_WRITER: &str = "pragma journal_mode = wal; pragma synchronous = full;";
 
-/// A connection that writes; the file is made if missing.
+/// A connection to a database that is there, to write.
 pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
-    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.execute_batch(SETTINGS_OF_THE_WRITER)?;
     Ok(connection)
+}
+
+/// A connection to write with the schema of this version; the file is made if missing.
+pub(super) fn open_up_to_date(path: &Path) -> Result<Connection, StoreError> {
+    if !path.try_exists()? {
+        create(path)?;
+    }
+    let mut connection = open_to_write(path)?;
+    migrate(&mut connection)?;
+    Ok(connection)
+}
+
+/// Makes a database beside its place and moves it there whole. Made in place it takes seven waits for the disk, which is most
+/// of an agent's first start; so it is two.
+fn create(path: &Path) -> Result<(), StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    // A kill may have left one, and SQLite's files beside it.
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = new.as_os_str().to_owned();
+        name.push(suffix);
+        match std::fs::remove_file(name) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
+            _ => {}
+        }
+    }
+    let mut connection = open(&new, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    connection.execute_batch("pragma synchronous = off; pragma journal_mode = off;")?;
+    migrate(&mut connection)?;
+    connection.execute_batch("pragma journal_mode = wal;")?;
+    connection.close().map_err(|(_, e)| e)?;
+    File::open(&new)?.sync_all()?;
+    std::fs::rename(&new, path)?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(File::open(directory)?.sync_all()?)
 }
 
 /// A connection that sees what is committed.
@@ -42,7 +80,7 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
 }
 
 /// Brings the schema up to date, in one transaction.
-pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let seen = version(connection)?;
     if seen == MIGRATIONS.len() {
         return Ok(());
@@ -100,6 +138,21 @@ mod tests {
         assert!(tables(&db).contains(&"turns".to_owned()));
         assert_eq!(version(&db).expect("a version"), MIGRATIONS.len());
         migrate(&mut db).expect("nothing to do");
+    }
+
+    #[test]
+    fn a_database_is_made_whole_also_where_a_kill_left_half_of_one() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let path = directory.path().join("agent.db");
+        std::fs::write(directory.path().join("agent.db.new"), "half").expect("written");
+        let db = open_up_to_date(&path).expect("made");
+        assert_eq!(version(&db).expect("a version"), MIGRATIONS.len());
+        let mode: String = db.pragma_query_value(None, "journal_mode", |row| row.get(0)).expect("a mode");
+        assert_eq!(mode, "wal");
+        drop(db);
+        open_up_to_date(&path).expect("opened again");
+        let names = std::fs::read_dir(directory.path()).expect("a directory");
+        assert_eq!(names.map(|name| name.expect("a name").file_name()).collect::<Vec<_>>(), ["agent.db"]);
     }
 
     #[test]

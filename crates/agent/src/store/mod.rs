@@ -48,6 +48,9 @@ pub enum StoreError {
         /// Migrations of this version.
         known: usize,
     },
+    /// Its file could not be made.
+    #[error("the database cannot be made: {0}")]
+    File(#[from] std::io::Error),
     /// It could not be opened, or a statement failed.
     #[error("the database failed: {0}")]
     Sql(#[from] rusqlite::Error),

@@ -1,6 +1,6 @@
 //! The one thread that writes, and the door to it.
 
-use super::connection::{migrate, open_to_write, try_to_write};
+use super::connection::{open_to_write, open_up_to_date, try_to_write};
 use super::read::Reader;
 use super::watch::{Watch, Watchers};
 use super::{StoreError, pending};
@@ -57,8 +57,7 @@ impl Store {
         let opening = spawn_blocking({
             let path = path.to_owned();
             move || {
-                let mut connection = open_to_write(&path)?;
-                migrate(&mut connection)?;
+                let connection = open_up_to_date(&path)?;
                 let database_id = pending::database_id(&connection)?;
                 Ok::<_, StoreError>((connection, database_id))
             }
