@@ -22,6 +22,8 @@ const FILE: &str = "HEARTBEAT.md";
 const MAX_BYTES: u64 = 32 * 1024;
 /// How soon it is looked again whether the owner's turns are over.
 const WHILE_BUSY: Duration = Duration::from_secs(2);
+/// How far in the future the last beat may lie, in seconds: a clock is set by a little now and then.
+const CLOCKS_DIFFER: i64 = 60;
 /// Wait after the database or the launcher failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
@@ -88,7 +90,16 @@ impl Heartbeat {
     /// Time until the next beat, and up to a tenth of the interval more: agents that started together drift apart.
     async fn due_in(&self) -> Result<Duration, StoreError> {
         let last = self.store.read().last_heartbeat().await?;
-        let since = u64::try_from(clock::now().timestamp().saturating_sub(last)).unwrap_or(0);
+        let since = clock::now().timestamp().saturating_sub(last);
+        if since < -CLOCKS_DIFFER {
+            // Otherwise nothing would happen until the clock is there again, perhaps for years.
+            warn!(
+                seconds = -since,
+                "the last heartbeat lies in the future: the clock was set back, counting from now on"
+            );
+            self.store.skip_beat().await?;
+        }
+        let since = u64::try_from(since).unwrap_or(0);
         let left = self.interval.saturating_sub(Duration::from_secs(since));
         if left.is_zero() {
             return Ok(left);

@@ -184,6 +184,24 @@ async fn a_heartbeat_speaks_only_when_there_is_something_to_say() {
 }
 
 #[tokio::test]
+async fn heartbeats_go_on_after_the_clock_was_set_back() {
+    let model = Model::start().await;
+    model.script(json!({"match": HEARTBEAT, "replies": [{"content": "HEARTBEAT_OK"}]}));
+    let mut agent = Agent::start_with(&model, |config| {
+        with_owner(config);
+        config["heartbeat_interval"] = json!(1);
+    })
+    .await;
+    agent.kill().await;
+    let db = rusqlite::Connection::open(agent.directory.path().join("agent.db")).expect("opens");
+    db.execute("update heartbeat set last_at = unixepoch() + 1000000", []).expect("written");
+    drop(db);
+    std::fs::write(owners(&agent).join("HEARTBEAT.md"), "look after the lamp").expect("write");
+    agent.restart().await;
+    wait_until("a heartbeat comes", async || asked(&model, "look after the lamp") >= 1).await;
+}
+
+#[tokio::test]
 async fn a_users_message_goes_before_a_heartbeat() {
     let model = Model::start().await;
     model.script(json!({"match": "slow question", "replies": [{"content": "at last", "delay_ms": 3500}]}));
