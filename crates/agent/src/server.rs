@@ -71,6 +71,7 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
         what: "the directories of files that come and go cannot be made",
         source,
     })?;
+    let files = files.showing_images(config.model_sees_images);
     let model = Client::new(
         &config.libertai_api_base_url,
         &config.model,

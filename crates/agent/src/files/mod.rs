@@ -9,10 +9,10 @@ mod snapshots;
 mod sweep;
 mod uploads;
 
-pub use attachments::Arrived;
+pub use attachments::{Arrived, Image};
 pub use names::{is_sensitive, quoted, stored_name};
 pub use snapshots::{NewSnapshot, SnapshotError, SnapshotPath};
-pub use sweep::{SweepError, snapshots as sweep_snapshots, sweep_regularly};
+pub use sweep::{SweepError, snapshots as sweep_snapshots, sweep_regularly, uploads as sweep_uploads};
 pub use uploads::{ReceiveError, UploadPath};
 
 use std::io;
@@ -20,7 +20,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Whole files in memory at the same time, each of up to 50 MB.
 const WHOLE_FILES_AT_ONCE: usize = 2;
@@ -29,6 +29,7 @@ const WHOLE_FILES_AT_ONCE: usize = 2;
 #[derive(Clone)]
 pub struct Files {
     shared: Arc<Shared>,
+    shows_images: bool,
 }
 
 struct Shared {
@@ -41,7 +42,9 @@ struct Shared {
     /// Uploads that are received at the same time.
     receiving: Semaphore,
     /// The launcher's files come and go whole, so few at the same time.
-    whole_files: Semaphore,
+    whole_files: Arc<Semaphore>,
+    /// Images that turns hold.
+    shown: attachments::Shown,
 }
 
 impl Files {
@@ -58,15 +61,22 @@ impl Files {
         let held = |directory: &Path| Ok::<_, io::Error>(Held::new(packets(directory)?.iter().map(|p| p.bytes).sum()));
         let (out_bytes, upload_bytes) = (held(&out)?, held(&uploads)?);
         let receiving = Semaphore::new(uploads::RECEIVED_AT_ONCE);
-        let whole_files = Semaphore::new(WHOLE_FILES_AT_ONCE);
-        let shared = Shared { out, out_bytes, uploads, upload_bytes, receiving, whole_files };
-        Ok(Self { shared: Arc::new(shared) })
+        let whole_files = Arc::new(Semaphore::new(WHOLE_FILES_AT_ONCE));
+        let shown = attachments::Shown::default();
+        let shared = Shared { out, out_bytes, uploads, upload_bytes, receiving, whole_files, shown };
+        Ok(Self { shared: Arc::new(shared), shows_images: false })
+    }
+
+    /// Whether attached images are made ready for the model's eyes: not, unless this is said.
+    #[must_use]
+    pub fn showing_images(self, shows_images: bool) -> Self {
+        Self { shows_images, ..self }
     }
 
     /// To be held by whoever has a whole file in memory.
-    pub async fn whole_file(&self) -> Option<SemaphorePermit<'_>> {
+    pub async fn whole_file(&self) -> Option<OwnedSemaphorePermit> {
         // silent-ok: it is never closed
-        self.shared.whole_files.acquire().await.ok()
+        self.shared.whole_files.clone().acquire_owned().await.ok()
     }
 }
 

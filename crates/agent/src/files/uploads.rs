@@ -22,8 +22,6 @@ const MAX_HELD: u64 = 1024 * 1024 * 1024;
 const MAX_FILES: usize = 20;
 /// Longest silence of a sender.
 const SILENCE: Duration = Duration::from_secs(30);
-/// How long an upload waits for its turn, in seconds: a day.
-const KEPT_SECONDS: u64 = 24 * 3600;
 
 /// A path `uploads/{turn_id}/{name}` as attachments name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +51,11 @@ impl UploadPath {
     /// As attachments name it.
     pub fn text(&self) -> String {
         format!("uploads/{}/{}", self.turn, self.name)
+    }
+
+    /// The turn that it came for.
+    pub(super) fn turn(&self) -> Uuid {
+        self.turn
     }
 
     /// What the file is called.
@@ -132,15 +135,20 @@ impl Files {
         open(self.shared.uploads.join(path.turn.to_string()).join(&path.name)).await
     }
 
-    /// Turns whose uploads wait for longer than a day.
+    /// Whether uploads hold so much that [`super::sweep_uploads`] is due.
+    pub fn uploads_are_many(&self) -> bool {
+        self.shared.upload_bytes.get() > MAX_HELD - RECEIVED_AT_ONCE as u64 * MAX_FILE_BYTES
+    }
+
+    /// Turns whose uploads came longer ago than this, with their age in seconds.
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub async fn old_uploads(&self) -> io::Result<Vec<Uuid>> {
+    pub async fn uploads_older_than(&self, seconds: u64) -> io::Result<Vec<(Uuid, u64)>> {
         let uploads = self.shared.uploads.clone();
         let found = blocking(move || packets(&uploads)).await?;
-        let old = found.into_iter().filter(|packet| packet.age_seconds > KEPT_SECONDS);
-        Ok(old.filter_map(|packet| Uuid::try_parse(&packet.name).ok()).collect())
+        let old = found.into_iter().filter(|packet| packet.age_seconds > seconds);
+        Ok(old.filter_map(|packet| Some((Uuid::try_parse(&packet.name).ok()?, packet.age_seconds))).collect())
     }
 
     /// Deletes the uploads of these turns.

@@ -1,13 +1,13 @@
 //! `PUT /uploads/{turn_id}/{name}`: a file that comes with a message, before the message.
 
 use super::{App, Failure, turns};
-use crate::files::{ReceiveError, UploadPath};
+use crate::files::{self, ReceiveError, UploadPath};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use baal_protocol::{MAX_FILE_BYTES, Uploaded};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// Longest name that is taken, in bytes.
 const MAX_NAME: usize = 1024;
@@ -25,6 +25,12 @@ pub(super) async fn put(
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > MAX_FILE_BYTES) {
         return Err(Failure::FileTooLarge);
+    }
+    // One that is full of what was read already is not full.
+    if app.files.uploads_are_many()
+        && let Err(e) = files::sweep_uploads(&app.files, &app.store).await
+    {
+        warn!(error = %e, "old uploads could not be deleted");
     }
     let path = UploadPath::new(turn_id, &name);
     let size = app.files.receive(&path, body.into_data_stream()).await.map_err(|e| match e {

@@ -3,6 +3,7 @@
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
+use std::sync::Arc;
 
 /// One message of a conversation. Serialised in OpenAI's form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +15,7 @@ pub enum Message {
         /// The words.
         text: String,
         /// Images shown beside them, as `data:` URLs; only for models that see.
-        images: Vec<String>,
+        images: Vec<Arc<str>>,
     },
     /// What the model said and which tools it called.
     Assistant {
@@ -73,7 +74,7 @@ impl Message {
     pub fn bytes(&self) -> usize {
         match self {
             Message::System(text) | Message::Tool { text, .. } => text.len(),
-            Message::User { text, images } => text.len() + images.iter().map(String::len).sum::<usize>(),
+            Message::User { text, images } => text.len() + images.iter().map(|url| url.len()).sum::<usize>(),
             Message::Assistant { text, calls } => {
                 text.len() + calls.iter().map(|call| call.name.len() + call.arguments.len()).sum::<usize>()
             }
@@ -124,7 +125,7 @@ impl Serialize for Message {
             }
             Message::User { text, images } => {
                 let mut parts = vec![json!({"type": "text", "text": text})];
-                parts.extend(images.iter().map(|url| json!({"type": "image_url", "image_url": {"url": url}})));
+                parts.extend(images.iter().map(|url| json!({"type": "image_url", "image_url": {"url": &**url}})));
                 json!({"role": "user", "content": parts}).serialize(serializer)
             }
             Message::Assistant { text, calls } if calls.is_empty() => {

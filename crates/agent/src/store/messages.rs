@@ -7,9 +7,6 @@ use baal_protocol::{Attachment, ChatRequest};
 use rusqlite::{Connection, Params, Row, params};
 use std::collections::HashMap;
 
-/// Images of one message that are shown.
-const MAX_IMAGES: usize = 8;
-
 /// A message of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredMessage {
@@ -41,7 +38,9 @@ impl StoredMessage {
         if let Message::User { text, images } = &mut message {
             for Attachment { path, name, mime, size } in attachments {
                 let mime = mime.map(|mime| format!(", {}", quoted(&mime))).unwrap_or_default();
-                let Arrived { problem, image } = arrived.get(&path).cloned().unwrap_or_default();
+                let (problem, image) = arrived
+                    .get(&path)
+                    .map_or((None, None), |Arrived { problem, image }| (problem.as_ref(), image.as_ref()));
                 let place = match problem {
                     None => format!("as {path}"),
                     Some(problem) => format!("but not in the workspace: {problem}"),
@@ -50,7 +49,7 @@ impl StoredMessage {
                     *text += "\n\n";
                 }
                 *text += &format!("[Attached: {}{mime}, {size} bytes, {place}]", quoted(&name));
-                images.extend(image.filter(|_| sees_images && images.len() < MAX_IMAGES));
+                images.extend(image.filter(|_| sees_images).map(|image| image.url.clone()));
             }
         }
         message
