@@ -1,5 +1,6 @@
 //! Conversations as a whole.
 
+use super::pending;
 use super::turns::cancel;
 use super::writer::{Changed, Told};
 use super::{Reader, Store, StoreError};
@@ -69,6 +70,7 @@ fn delete_chat(db: &Connection, chat_id: &str) -> Result<i64, StoreError> {
     let deleted = delete.execute([chat_id])?;
     db.prepare_cached("delete from summaries where chat_id = ?")?.execute([chat_id])?;
     db.prepare_cached("delete from notes where chat_id = ?")?.execute([chat_id])?;
+    pending::forget_chat(db, chat_id)?;
     db.prepare_cached(
         "delete from events where turn in (select position from turns where chat_id = ? and finished_at is not null)",
     )?

@@ -8,12 +8,19 @@ use chrono::{DateTime, SecondsFormat};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashSet;
 use tokio::sync::watch;
+use tracing::warn;
 use uuid::Uuid;
 
 /// Messages of one answer.
 const AT_ONCE: i64 = 100;
 /// Text of one answer, in bytes, beyond its first message.
 const MAX_BYTES: usize = 1024 * 1024;
+
+/// Messages that wait at most: where nobody fetches them, the oldest go.
+const KEPT: i64 = 1000;
+/// How long one waits, in days, and one with a file: as long as the file.
+const KEPT_DAYS: i64 = 30;
+const KEPT_DAYS_WITH_FILE: i64 = 7;
 
 /// Rings after every commit that added messages; clones share it.
 #[derive(Clone)]
@@ -60,6 +67,45 @@ impl Store {
     pub async fn acknowledge_pending(&self, up_to: i64) -> Result<i64, StoreError> {
         self.write(move |db| Ok(Changed::quietly(delete_up_to(db, up_to)?))).await
     }
+
+    /// Forgets messages that nobody fetched for a month, and for a week those with files: the room for files is bounded.
+    ///
+    /// # Errors
+    /// Nothing was deleted.
+    pub async fn forget_old_pending(&self) -> Result<(), StoreError> {
+        self.write(move |db| {
+            let mut delete = db.prepare_cached(
+                "delete from pending where created_at < unixepoch() - 86400 * \
+                 case when source in ('heartbeat_file', 'subagent_file') then ? else ? end",
+            )?;
+            let messages = delete.execute([KEPT_DAYS_WITH_FILE, KEPT_DAYS])?;
+            tell_lost(messages);
+            Ok(Changed::quietly(()))
+        })
+        .await
+    }
+}
+
+/// Keeps the newest messages only.
+fn bound(db: &Connection) -> Result<(), StoreError> {
+    let mut delete = db
+        .prepare_cached("delete from pending where id <= (select id from pending order by id desc limit 1 offset ?)")?;
+    tell_lost(delete.execute([KEPT])?);
+    Ok(())
+}
+
+fn tell_lost(messages: usize) {
+    if messages > 0 {
+        warn!(messages, "messages that nobody fetched are forgotten; does the control plane reach this agent?");
+    }
+}
+
+/// Forgets what subagents have said to a chat that is no more.
+pub(super) fn forget_chat(db: &Connection, chat_id: &str) -> Result<(), StoreError> {
+    // What a heartbeat said is about HEARTBEAT.md, which is still there.
+    db.prepare_cached("delete from pending where chat_id = ? and source in ('subagent', 'subagent_file')")?
+        .execute([chat_id])?;
+    Ok(())
 }
 
 impl Reader {
@@ -108,7 +154,7 @@ pub(super) fn insert(db: &Connection, chat_id: &str, source: PendingSource, cont
         source.as_str(),
         content,
     ])?;
-    Ok(())
+    bound(db)
 }
 
 /// Whether a file is among events.
@@ -139,7 +185,7 @@ pub(super) fn deliver_file(db: &Connection, position: i64, event: &EventKind) ->
          where position = ? and kind <> 'chat' and deliver_to is not null",
     )?
     .execute(params![serde_json::to_string(event)?, position])?;
-    Ok(())
+    bound(db)
 }
 
 fn drain(db: &Connection) -> Result<Vec<PendingMessage>, StoreError> {

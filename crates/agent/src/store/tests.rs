@@ -1,3 +1,4 @@
+use super::writer::Changed;
 use super::*;
 use crate::tools::TurnKind;
 use baal_protocol::{ChatRequest, EventKind, PendingSource, TurnState};
@@ -70,4 +71,75 @@ async fn a_turn_runs_at_once_only_where_its_chat_is_idle() {
     assert_eq!((started.standing.rounds, started.had_deltas), (0, false));
     let history = store.read().turn_messages(1).await.expect("read");
     assert_eq!(history.len(), 1, "what was said is stored once: {history:?}");
+}
+
+#[tokio::test]
+async fn events_of_turns_that_ended_long_ago_are_forgotten_and_no_others() {
+    let directory = TempDir::new().expect("temp dir");
+    let (store, _writer) = Store::open(&directory.path().join("agent.db")).await.expect("a database");
+    for position in 1..=450 {
+        store
+            .accept(NewTurn::background(TurnKind::Chat, request(&position.to_string()), "7".into()), true)
+            .await
+            .expect("written");
+        if position % 10 != 0 {
+            store.finish(last_words(position)).await.expect("written");
+        } else {
+            store.append(position, vec![EventKind::Text { content: "so far".into() }]).await.expect("written");
+        }
+    }
+    let age = "update turns set finished_at = finished_at - 1000 where finished_at is not null and position <> 3";
+    store.write(move |db| Ok(Changed::quietly(db.execute(age, [])?))).await.expect("written");
+    let mut forgotten = 0;
+    loop {
+        match store.forget_events_older_than(500).await.expect("written") {
+            0 => break,
+            events => forgotten += events,
+        }
+    }
+    assert_eq!(forgotten, 2 * (450 - 45 - 1));
+    let left =
+        store.read().read(|db| Ok(db.query_row("select count(distinct turn) from events", [], |row| row.get(0))?));
+    assert_eq!(left.await.unwrap_or(0), 45 + 1, "of the turn that ended late and of the open ones");
+}
+
+async fn insert_pending(store: &Store, chat_id: &'static str, source: PendingSource, count: usize) {
+    let insert = move |db: &rusqlite::Connection| {
+        (0..count).try_for_each(|n| pending::insert(db, chat_id, source, &n.to_string())).map(Changed::quietly)
+    };
+    store.write(insert).await.expect("written");
+}
+
+#[tokio::test]
+async fn messages_that_nobody_fetches_are_bounded_in_number_and_age() {
+    let directory = TempDir::new().expect("temp dir");
+    let (store, _writer) = Store::open(&directory.path().join("agent.db")).await.expect("a database");
+    insert_pending(&store, "7", PendingSource::Subagent, 1010).await;
+    assert_eq!(store.read().pending_count().await.expect("read"), 1000);
+    let oldest = store.read().pending_after(0).await.expect("read").remove(0);
+    assert_eq!((oldest.id, oldest.content.as_str()), (11, "10"));
+
+    insert_pending(&store, "7", PendingSource::SubagentFile, 5).await;
+    let age = "update pending set created_at = created_at - 8 * 86400";
+    store.write(move |db| Ok(Changed::quietly(db.execute(age, [])?))).await.expect("written");
+    store.forget_old_pending().await.expect("written");
+    assert_eq!(store.read().pending_count().await.expect("read"), 995, "those with files are gone");
+}
+
+#[tokio::test]
+async fn what_subagents_said_to_a_chat_goes_with_it() {
+    let directory = TempDir::new().expect("temp dir");
+    let (store, _writer) = Store::open(&directory.path().join("agent.db")).await.expect("a database");
+    for (chat_id, source) in [
+        ("1", PendingSource::Subagent),
+        ("1", PendingSource::SubagentFile),
+        ("1", PendingSource::Heartbeat),
+        ("2", PendingSource::Subagent),
+    ] {
+        insert_pending(&store, chat_id, source, 1).await;
+    }
+    store.delete_chat("1".into()).await.expect("deleted");
+    let left = store.read().pending_after(0).await.expect("read");
+    let left: Vec<_> = left.iter().map(|message| (message.chat_id.as_str(), message.source)).collect();
+    assert_eq!(left, [("1", PendingSource::Heartbeat), ("2", PendingSource::Subagent)]);
 }
