@@ -25,6 +25,8 @@ const GRACE: Duration = Duration::from_millis(800);
 /// How long the events of a finished turn can be fetched again, in seconds: a week.
 const EVENTS_KEPT_SECONDS: i64 = 7 * 24 * 3600;
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
+/// Between two batches, so that turns are written in between.
+const FORGET_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,9 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// Nothing can be written any more.
+    #[error("the writer of the database came to an end, which is a mistake in the agent itself; start the agent again")]
+    WriterEnded,
     /// The workspace directory or the lock file.
     #[error("{what}: {source}")]
     Io {
@@ -59,14 +64,14 @@ pub enum ServeError {
 /// Runs until `shutdown`. Turns that are then at work go on at the next start.
 ///
 /// # Errors
-/// The agent could not start.
+/// The agent could not start, or cannot write any more.
 pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(), ServeError> {
     let mut lock = DirectoryLock::take(&config.db_path)?;
     if config.tools_socket.is_none() {
         std::fs::create_dir_all(&config.workspace_path)
             .map_err(|source| ServeError::Io { what: "the workspace directory cannot be made", source })?;
     }
-    let (store, writer) = Store::open(&config.db_path).await?;
+    let (store, mut writer) = Store::open(&config.db_path).await?;
     let files = Files::beside(&config.db_path).map_err(|source| ServeError::Io {
         what: "the directories of files that come and go cannot be made",
         source,
@@ -135,7 +140,11 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
     let server = tokio::spawn(
         axum::serve(listener, http::router(app)).with_graceful_shutdown(stopping.cancelled_owned()).into_future(),
     );
-    shutdown.cancelled().await;
+    let writer_ended = tokio::select! {
+        () = shutdown.cancelled() => false,
+        _ = &mut writer => true,
+    };
+    shutdown.cancel();
     info!("shutting down; turns at work go on at the next start");
     let server_abort = server.abort_handle();
     if tokio::time::timeout(GRACE, server).await.is_err() {
@@ -151,22 +160,38 @@ pub async fn serve(config: AgentConfig, shutdown: CancellationToken) -> Result<(
         turns.wait().await;
         drop(turns);
         store.close().await;
-        writer.await
+        // What has ended must not be asked again.
+        if !writer_ended && let Err(e) = writer.await {
+            warn!(error = %e, "the writer of the database ended badly");
+        }
     };
     if tokio::time::timeout(GRACE, put_away).await.is_err() {
         warn!("the database was not closed in time; it is whole nevertheless");
     }
     drop(lock);
-    Ok(())
+    if writer_ended { Err(ServeError::WriterEnded) } else { Ok(()) }
 }
 
 async fn forget_old_events(store: Store, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(FORGET_EVERY);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        match store.forget_events_older_than(EVENTS_KEPT_SECONDS).await {
-            Ok(0) => {}
-            Ok(events) => info!(events, "events of old turns forgotten"),
-            Err(e) => warn!(error = %e, "old events could not be forgotten"),
+        let mut forgotten = 0;
+        loop {
+            match store.forget_events_older_than(EVENTS_KEPT_SECONDS).await {
+                Ok(0) => break,
+                Ok(events) => forgotten += events,
+                Err(e) => {
+                    warn!(error = %e, "old events could not be forgotten");
+                    break;
+                }
+            }
+            tokio::time::sleep(FORGET_PAUSE).await;
+        }
+        if forgotten > 0 {
+            info!(events = forgotten, "events of old turns forgotten");
+        }
+        if let Err(e) = store.forget_old_pending().await {
+            warn!(error = %e, "old messages that nobody fetched could not be forgotten");
         }
     }
 }

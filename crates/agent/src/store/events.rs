@@ -7,8 +7,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 /// Events of one read.
 const EVENTS_AT_ONCE: i64 = 200;
-/// Turns whose events one [`Store::forget_events_older_than`] deletes at most.
-const FORGET_AT_ONCE: i64 = 1000;
+/// Turns whose events one [`Store::forget_events_older_than`] deletes at most: others wait for that long.
+const FORGET_AT_ONCE: i64 = 200;
 
 impl Reader {
     /// The next events of a turn after `seq`, a bounded number of them.
@@ -44,7 +44,8 @@ impl Store {
         .await
     }
 
-    /// Deletes the events of up to a thousand turns that ended more than `seconds` ago; the answer counts events.
+    /// Deletes the events of some turns that ended more than `seconds` ago; the answer counts events. As long as it is not 0
+    /// there may be more.
     ///
     /// # Errors
     /// Nothing was deleted.
@@ -114,8 +115,12 @@ pub(super) fn delete_partial(db: &Connection, position: i64) -> Result<bool, Sto
 
 fn forget_events(db: &Connection, older_than_seconds: i64) -> Result<u64, StoreError> {
     let mut delete = db.prepare_cached(
-        "delete from events where turn in (select position from turns t where finished_at < unixepoch() - ? \
-         and exists (select 1 from events where events.turn = t.position) limit ?)",
+        // Along the events' own key, which begins with the oldest: of all turns that ever ended most have no events any
+        // more. Turns end out of order, so the bound is the highest of those that ended last before the time.
+        "delete from events where turn in (select turn from (select distinct turn from events where turn <= \
+         (select max(position) from (select position from turns where finished_at < unixepoch() - ?1 \
+         order by finished_at desc limit 100)) order by turn) \
+         where (select finished_at from turns where position = turn) < unixepoch() - ?1 limit ?2)",
     )?;
     Ok(delete.execute([older_than_seconds, FORGET_AT_ONCE])? as u64)
 }

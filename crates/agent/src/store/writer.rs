@@ -70,7 +70,7 @@ impl Store {
 
     /// Whether changes are taken; `false` from a failure on until the database has been opened and written to again.
     pub fn is_writable(&self) -> bool {
-        self.writable.load(Ordering::Relaxed)
+        self.writable.load(Ordering::Relaxed) && !self.writes.is_closed()
     }
 
     /// Tells one database from another that took its place.
@@ -276,5 +276,16 @@ mod tests {
         drop(store);
         writer.await.expect("ends when nobody is left to write for");
         assert!(!directory.path().join("agent.db-wal").exists(), "the log is put away");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_end_of_the_writer_is_seen() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let (store, writer) = Store::open(&directory.path().join("agent.db")).await.expect("opened");
+        assert!(store.is_writable());
+        let panics = store.write_then(|_| Ok(Changed::quietly(())), |()| panic!("as a mistake would")).await;
+        assert!(matches!(panics, Err(StoreError::NotWritten)));
+        assert!(writer.await.is_err(), "whoever waits for it can end the agent");
+        assert!(!store.is_writable());
     }
 }
