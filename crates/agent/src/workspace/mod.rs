@@ -91,7 +91,7 @@ impl Workspaces {
             reading::read(&mut session, today).await
         };
         let late = || CallError::Unavailable(std::io::Error::other("it takes too long"));
-        Ok(timeout(PATIENCE, read).await.map_err(|_| late())??.render())
+        Ok(timeout(PATIENCE, read).await.map_err(|_| late())??.render(*root == Root::Owner))
     }
 
     /// Something may have been written in a root: a call of any tool that can write there has ended.
