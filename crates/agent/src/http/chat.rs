@@ -6,7 +6,7 @@ use crate::store::{Accepted, NewTurn};
 use crate::tools::{HEARTBEAT_CHAT, SUBAGENT_CHAT, TurnKind};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::response::Response;
 use baal_protocol::{Attachment, ChatDeleted, ChatRequest};
@@ -92,7 +92,11 @@ fn as_stored(attachment: &Attachment, turn: Uuid) -> Attachment {
     Attachment { path, name, mime, size: attachment.size }
 }
 
-pub(super) async fn delete(State(app): State<App>, Path(chat_id): Path<String>) -> Result<Json<ChatDeleted>, Failure> {
+pub(super) async fn delete(
+    State(app): State<App>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<ChatDeleted>, Failure> {
+    let Path(chat_id) = path?;
     let deleted = app.turns.delete_chat(&chat_id).await?;
     info!(deleted, "conversation deleted");
     Ok(Json(ChatDeleted { status: "ok".into(), deleted }))

@@ -2,7 +2,7 @@
 
 use crate::store::StoreError;
 use axum::Json;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -46,6 +46,18 @@ impl From<BytesRejection> for Failure {
         } else {
             Failure::BadRequest("the body could not be read".into())
         }
+    }
+}
+
+impl From<PathRejection> for Failure {
+    fn from(rejection: PathRejection) -> Self {
+        Failure::BadRequest(format!("the path does not fit: {}", rejection.body_text()))
+    }
+}
+
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Self {
+        Failure::BadRequest(format!("what follows the ? does not fit: {}", rejection.body_text()))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{App, Failure};
 use crate::files::{SnapshotPath, is_sensitive};
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -24,7 +25,11 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 const GONE: Failure = Failure::NotFound("there is no such file");
 
-pub(super) async fn get(State(app): State<App>, Path(path): Path<String>) -> Result<Response, Failure> {
+pub(super) async fn get(
+    State(app): State<App>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Failure> {
+    let Path(path) = path?;
     // A snapshot that is gone is gone: a file of the same path in a workspace is another one.
     if let Some(path) = SnapshotPath::parse(&path) {
         let opened = app.files.open_snapshot(&path).await.map_err(|e| {

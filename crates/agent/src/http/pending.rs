@@ -3,7 +3,7 @@
 use super::{App, Failure};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Query, State};
 use baal_protocol::{AcknowledgePending, PendingAcknowledged, PendingMessages};
 use serde::Deserialize;
@@ -21,7 +21,11 @@ pub(super) struct Asked {
     wait: Option<String>,
 }
 
-pub(super) async fn get(State(app): State<App>, Query(asked): Query<Asked>) -> Result<Json<PendingMessages>, Failure> {
+pub(super) async fn get(
+    State(app): State<App>,
+    query: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<PendingMessages>, Failure> {
+    let Query(asked) = query?;
     let after: Option<i64> = number(asked.after.as_deref(), "after")?;
     let wait: Option<u64> = number(asked.wait.as_deref(), "wait")?;
     let messages = match after {

@@ -2,6 +2,7 @@
 
 use super::{App, Failure, events};
 use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use baal_protocol::TurnStatus;
@@ -14,8 +15,10 @@ pub(super) fn turn_id(text: &str) -> Result<Uuid, Failure> {
     Uuid::try_parse(text).map_err(|_| Failure::BadRequest("the turn id must be a UUID".into()))
 }
 
-pub(super) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Json<TurnStatus>, Failure> {
-    let turn = app.store.read().turn(turn_id(&id)?).await?.ok_or(UNKNOWN)?;
+type Id = Result<Path<String>, PathRejection>;
+
+pub(super) async fn get(State(app): State<App>, id: Id) -> Result<Json<TurnStatus>, Failure> {
+    let turn = app.store.read().turn(turn_id(&id?)?).await?.ok_or(UNKNOWN)?;
     Ok(Json(turn.status))
 }
 
@@ -27,10 +30,10 @@ pub(super) struct After {
 
 pub(super) async fn events(
     State(app): State<App>,
-    Path(id): Path<String>,
-    Query(query): Query<After>,
+    id: Id,
+    query: Result<Query<After>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let id = turn_id(&id)?;
+    let (id, Query(query)) = (turn_id(&id?)?, query?);
     let after = match query.after.as_deref() {
         None | Some("") => 0,
         Some(after) => after.parse().map_err(|_| Failure::BadRequest("after must be a whole number".into()))?,
@@ -38,7 +41,7 @@ pub(super) async fn events(
     events::of_turn(app, id, after).await
 }
 
-pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Json<TurnStatus>, Failure> {
-    let cancelled = app.turns.cancel(turn_id(&id)?).await?.ok_or(UNKNOWN)?;
+pub(super) async fn cancel(State(app): State<App>, id: Id) -> Result<Json<TurnStatus>, Failure> {
+    let cancelled = app.turns.cancel(turn_id(&id?)?).await?.ok_or(UNKNOWN)?;
     Ok(Json(cancelled.status))
 }

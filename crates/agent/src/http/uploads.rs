@@ -4,6 +4,7 @@ use super::{App, Failure, turns};
 use crate::files::{self, ReceiveError, UploadPath};
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use baal_protocol::{MAX_FILE_BYTES, Uploaded};
@@ -14,10 +15,11 @@ const MAX_NAME: usize = 1024;
 
 pub(super) async fn put(
     State(app): State<App>,
-    Path((turn_id, name)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Uploaded>, Failure> {
+    let Path((turn_id, name)) = path?;
     let turn_id = turns::turn_id(&turn_id)?;
     if name.len() > MAX_NAME {
         return Err(Failure::BadRequest(format!("the name must be at most {MAX_NAME} bytes long")));
