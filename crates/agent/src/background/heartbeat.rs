@@ -53,13 +53,17 @@ enum NoBeat {
 }
 
 impl Heartbeat {
-    /// Beats until the shutdown; never where the interval is 0 or there is no owner.
+    /// Beats until the shutdown; never where the interval is 0, there is no owner, or nothing may be spent.
     pub async fn run(self, shutdown: CancellationToken) {
         if self.interval.is_zero() {
             return;
         }
         if self.owner_chat_id.is_empty() {
             info!("no heartbeat: owner_chat_id is not configured, so nobody would hear of it");
+            return;
+        }
+        if self.budget.is_off() {
+            info!("no heartbeat: background_tokens_per_day is 0");
             return;
         }
         // silent-ok: the shutdown ends it

@@ -26,6 +26,11 @@ impl Budget {
         Self { store, cap: i64::try_from(cap).unwrap_or(i64::MAX), owner_chat_id }
     }
 
+    /// Whether nothing may be spent at all.
+    pub fn is_off(&self) -> bool {
+        self.cap == 0
+    }
+
     /// Whether the background may ask the model once more today; the first time that it may not, the owner is told.
     ///
     /// # Errors
@@ -34,12 +39,20 @@ impl Budget {
         if self.store.read().spent_today().await? < self.cap {
             return Ok(true);
         }
+        // Nobody waits for tomorrow where that changes nothing.
+        if self.is_off() {
+            return Ok(false);
+        }
         self.store.tell_cap_reached(self.cap, self.owner_chat_id.clone()).await?;
         Ok(false)
     }
 
     /// Why nothing more is done today, in words for model and user.
     pub fn reached(&self) -> String {
+        if self.is_off() {
+            return "Work in the background is switched off: the configuration's background_tokens_per_day is 0."
+                .into();
+        }
         format!(
             "The {} tokens that may be spent in one day on work in the background are used up. It can go on after midnight (UTC).",
             self.cap

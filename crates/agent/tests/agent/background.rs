@@ -202,6 +202,20 @@ async fn heartbeats_go_on_after_the_clock_was_set_back() {
 }
 
 #[tokio::test]
+async fn where_nothing_may_be_spent_the_model_is_told_that_it_is_switched_off() {
+    let model = Model::start().await;
+    model.script(json!({"match": "have it done", "replies": [spawn("a task"), {"content": "ok"}]}));
+    let agent = Agent::start_with(&model, |config| {
+        with_owner(config);
+        config["background_tokens_per_day"] = json!(0);
+    })
+    .await;
+    agent.chat(says("owner", "1", "have it done")).await.rest().await;
+    assert!(model.results()[0].contains("switched off"), "{:?}", model.results());
+    assert_eq!(asked(&model, "a task"), 0);
+}
+
+#[tokio::test]
 async fn a_users_message_goes_before_a_heartbeat() {
     let model = Model::start().await;
     model.script(json!({"match": "slow question", "replies": [{"content": "at last", "delay_ms": 3500}]}));
