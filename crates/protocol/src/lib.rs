@@ -158,7 +158,7 @@ pub enum EventKind {
         /// Relative to the workspace.
         path: String,
         /// Text under the file.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         caption: Option<String>,
     },
     /// Nothing to say, still at work.
@@ -493,6 +493,9 @@ mod tests {
         let json = serde_json::to_value(&event).expect("serialises");
         assert_eq!(json, serde_json::json!({"seq": 3, "type": "text", "content": "hi"}));
         assert_eq!(serde_json::from_value::<Event>(json).expect("parses"), event);
+        // An old bot's `.get("caption", "")` must not find a null.
+        let file = EventKind::File { path: "a".into(), caption: None };
+        assert_eq!(serde_json::to_value(&file).expect("serialises"), serde_json::json!({"type": "file", "path": "a"}));
     }
 
     #[test]
