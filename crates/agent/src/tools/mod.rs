@@ -61,8 +61,6 @@ pub struct Tool {
 pub enum Access {
     /// Owner, visitors, subagents and heartbeats.
     Everyone,
-    /// All but subagents.
-    NoSubagent,
     /// The owner, with the owner's subagents and heartbeats; a visitor only where the configuration's `visitor_tools` says so.
     Owner,
     /// The owner in person, and a visitor where `visitor_tools` says so: not subagents and heartbeats.
@@ -110,7 +108,8 @@ pub enum ToolError {
     /// The model is told, and may do better.
     #[error("{0}")]
     Told(String),
-    /// Going on makes no sense; the user is told in these words and the turn ends.
+    /// The agent itself is ill, such as its disk is full, and going on makes no sense; the user is told in these words and the
+    /// turn ends.
     #[error("{0}")]
     Fatal(String),
 }

@@ -7,6 +7,7 @@ use baal_protocol::{EventKind, MAX_FILE_BYTES};
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::io::{self, ErrorKind};
 use tracing::{error, warn};
 
 /// Telegram's bound on the text under a file, in characters.
@@ -79,10 +80,31 @@ async fn send(call: &Call, given: Value) -> Result<Output, ToolError> {
     let sent = sent.await.map_err(|e| match e {
         SnapshotError::Io(e) => {
             error!(error = %e, "a snapshot could not be written");
-            ToolError::told("The file could not be copied, perhaps because the disk is full; it was not sent.")
+            not_copied(&e)
         }
         e => ToolError::told(format!("Not sent: {e}.")),
     })?;
     let text = format!("Sent {path} ({} bytes).", content.size);
     Ok(Output { text, events: vec![EventKind::File { path: sent.text(), caption }] })
+}
+
+fn not_copied(error: &io::Error) -> ToolError {
+    // The same disk holds the conversation, so nothing that the model could do next would last.
+    if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem) {
+        return ToolError::Fatal(
+            "My disk is full or cannot be written to, so the file was not sent and I cannot go on.".into(),
+        );
+    }
+    ToolError::told("The file could not be copied; it was not sent.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_ends_the_turn_and_another_failure_is_told() {
+        assert!(matches!(not_copied(&ErrorKind::StorageFull.into()), ToolError::Fatal(_)));
+        assert!(matches!(not_copied(&ErrorKind::PermissionDenied.into()), ToolError::Told(_)));
+    }
 }

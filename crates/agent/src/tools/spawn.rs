@@ -43,7 +43,9 @@ fn run(call: Call, given: Value) -> BoxFuture<'static, Result<Output, ToolError>
         }
         let failed = |e: crate::store::StoreError| {
             error!(error = %e, "a subagent could not be taken in");
-            ToolError::told("The subagent could not be started because of the agent's database.")
+            ToolError::Fatal(
+                "My database does not take changes, so I cannot go on. Perhaps my disk is full; please try again later.".into(),
+            )
         };
         if !call.services.budget.is_left().await.map_err(failed)? {
             return Err(ToolError::told(call.services.budget.reached()));

@@ -106,7 +106,6 @@ impl Who {
         let given = self.role == Role::Owner || self.visitor_tools.iter().any(|tool| tool == name);
         match access {
             Access::Everyone => true,
-            Access::NoSubagent => self.kind != TurnKind::Subagent,
             Access::Owner => given,
             Access::OwnerInPerson => given && in_person,
         }
@@ -136,8 +135,6 @@ mod tests {
         assert!(may(Role::Owner, TurnKind::Subagent, &[], Access::Owner));
         assert!(!may(Role::Owner, TurnKind::Subagent, &[], Access::OwnerInPerson));
         assert!(!may(Role::Owner, TurnKind::Heartbeat, &[], Access::OwnerInPerson));
-        assert!(!may(Role::Owner, TurnKind::Subagent, &[], Access::NoSubagent));
-        assert!(may(Role::Owner, TurnKind::Heartbeat, &[], Access::NoSubagent));
     }
 
     fn role(body: serde_json::Value) -> Role {
