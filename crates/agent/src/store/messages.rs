@@ -5,7 +5,10 @@ use crate::files::{Arrived, quoted};
 use crate::model::{Message, ToolCall};
 use baal_protocol::{Attachment, ChatRequest};
 use rusqlite::{Connection, Params, Row, params};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+/// Stands for calls that another version of the agent wrote down.
+const UNREADABLE_CALLS: &str = "[The agent: tools were called here; what they were called with can no longer be read.]";
 
 /// A message of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,15 +68,36 @@ fn read_message(row: &Row<'_>) -> Result<StoredMessage, StoreError> {
     let message = match role.as_str() {
         "user" => Message::user(content),
         "tool" => Message::tool(call_id.unwrap_or_default(), content),
-        _ => Message::Assistant { text: content, calls: calls(called.as_deref())? },
+        _ => match calls(called.as_deref()) {
+            Some(calls) => Message::Assistant { text: content, calls },
+            None if content.is_empty() => Message::assistant(UNREADABLE_CALLS.to_owned()),
+            None => Message::assistant(format!("{content}\n\n{UNREADABLE_CALLS}")),
+        },
     };
-    let attachments = attachments.map(|json| serde_json::from_str(&json)).transpose()?.unwrap_or_default();
+    // silent-ok: what another version of the agent wrote must not stop the chat for ever; the words are there
+    let attachments = attachments.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
     Ok(StoredMessage { id: row.get(0)?, turn: row.get(1)?, message, attachments })
 }
 
-/// The calls of an assistant's row.
-pub(super) fn calls(json: Option<&str>) -> Result<Vec<ToolCall>, StoreError> {
-    Ok(json.map(serde_json::from_str).transpose()?.unwrap_or_default())
+/// The calls of an assistant's row; `None` where another version of the agent wrote them down.
+pub(super) fn calls(json: Option<&str>) -> Option<Vec<ToolCall>> {
+    // silent-ok: whoever reads them says so
+    json.map_or(Some(Vec::new()), |json| serde_json::from_str(json).ok())
+}
+
+/// Leaves out the results of calls that could not be read: services refuse a result without its call.
+fn without_orphans(messages: Vec<StoredMessage>) -> Vec<StoredMessage> {
+    let mut called = HashSet::new();
+    let mut whole = messages;
+    whole.retain(|stored| match &stored.message {
+        Message::Assistant { calls, .. } => {
+            called = calls.iter().map(|call| call.id.clone()).collect();
+            true
+        }
+        Message::Tool { call_id, .. } => called.contains(call_id),
+        _ => true,
+    });
+    whole
 }
 
 impl Reader {
@@ -138,7 +162,7 @@ impl Reader {
     /// # Errors
     /// The database failed.
     pub async fn turn_messages(&self, position: i64) -> Result<Vec<StoredMessage>, StoreError> {
-        self.read(move |db| select(db, "where turn = ? order by id", [position])).await
+        self.read(move |db| Ok(without_orphans(select(db, "where turn = ? order by id", [position])?))).await
     }
 }
 

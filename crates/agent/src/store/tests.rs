@@ -143,3 +143,38 @@ async fn what_subagents_said_to_a_chat_goes_with_it() {
     let left: Vec<_> = left.iter().map(|message| (message.chat_id.as_str(), message.source)).collect();
     assert_eq!(left, [("1", PendingSource::Heartbeat), ("2", PendingSource::Subagent)]);
 }
+
+#[tokio::test]
+async fn calls_and_attachments_of_another_version_stop_no_chat() {
+    let directory = TempDir::new().expect("temp dir");
+    let (store, _writer) = Store::open(&directory.path().join("agent.db")).await.expect("a database");
+    let turn = NewTurn::background(TurnKind::Chat, request("1"), "7".into());
+    store.accept(turn, true).await.expect("written");
+    let call = crate::model::ToolCall { id: "a".into(), name: "bash".into(), arguments: "{}".into() };
+    let round = Round { position: 1, text: String::new(), calls: vec![call], had_deltas: false, spent_tokens: 0 };
+    assert!(store.round(round).await.expect("written"));
+    let result = ToolResult { call_id: "a".into(), text: "done".into() };
+    let results = Results { position: 1, results: vec![result], events: vec![], had_output: false, steered_by: None };
+    assert!(store.results(results).await.expect("written"));
+    let spoil = "update messages set tool_calls = iif(role = 'assistant', '{\"new\":1}', null), \
+                 attachments = iif(role = 'user', '[7]', null)";
+    store.write(move |db| Ok(writer::Changed::quietly(db.execute(spoil, [])?))).await.expect("written");
+
+    let started = store.start(1).await.expect("written").expect("open");
+    assert_eq!(started.standing, Standing { rounds: 1, ..Standing::default() });
+    let history = store.read().turn_messages(1).await.expect("read");
+    assert_eq!(history.len(), 2, "no result without its call: {history:?}");
+    assert!(history[0].attachments.is_empty() && history[1].message.bytes() > 0);
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_read_a_value_fails_no_other() {
+    let directory = TempDir::new().expect("temp dir");
+    let (store, _writer) = Store::open(&directory.path().join("agent.db")).await.expect("a database");
+    let unreadable = || serde_json::from_str::<u8>("x").expect_err("no number");
+    let fails = store.write::<(), _>(move |_| Err(unreadable().into()));
+    let works = store.learn_tokens_per_byte("m".into(), 0.25);
+    let (failed, worked) = tokio::join!(fails, works);
+    assert!(matches!(failed, Err(StoreError::NotWritten)) && worked.is_ok());
+    assert!(store.is_writable());
+}

@@ -215,13 +215,21 @@ fn commit(connection: &mut Connection, batch: &mut Vec<Change>) -> Result<Vec<Ef
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut effects = Vec::with_capacity(batch.len());
     for change in batch.drain(..) {
-        effects.push(change(&transaction)?);
+        let before = transaction.total_changes();
+        match change(&transaction) {
+            Ok(effect) => effects.push(effect),
+            // A value that cannot be read is that change's own trouble: as long as it has written nothing, the others go on.
+            Err(e @ StoreError::Content(_)) if transaction.total_changes() == before => {
+                error!(error = %e, "a change to the database was left out");
+            }
+            Err(e) => return Err(e),
+        }
     }
     transaction.commit()?;
     Ok(effects)
 }
 
-/// A change, run inside a transaction that others share, so it fails only where the database does.
+/// A change, run inside a transaction that others share, so it fails only where the database does, or before it writes anything.
 type Change = Box<dyn FnOnce(&Connection) -> Result<Effect, StoreError> + Send>;
 
 /// A turn and what its readers see.

@@ -179,7 +179,7 @@ fn arguments(written: &str) -> Result<Value, ToolError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::context::Contexts;
     use crate::files::Files;
@@ -218,10 +218,10 @@ mod tests {
         names.iter().enumerate().map(call).collect()
     }
 
-    async fn brought(names: &[&str]) -> Brought {
+    /// One that nothing was given to; no service answers it.
+    pub async fn idle_scheduler(directory: &TempDir) -> Scheduler {
         // An error only says that another test was first.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let directory = TempDir::new().expect("temp dir");
         let database = directory.path().join("agent.db");
         let (store, _writer) = Store::open(&database).await.expect("a database");
         let files = Files::beside(&database).expect("directories");
@@ -232,8 +232,14 @@ mod tests {
         let contexts = Contexts::new(&config, store.clone(), model.clone(), services.workspaces.clone());
         let contexts = contexts.await.expect("contexts");
         let rules = Rules::new(&config);
-        let (tools, stop) = (Toolbox::new(services), CancellationToken::new());
-        let scheduler = Scheduler::new(store, model, contexts, 10, tools, rules, stop.clone());
+        let tools = Toolbox::new(services);
+        Scheduler::new(store, model, contexts, 10, tools, rules, CancellationToken::new())
+    }
+
+    async fn brought(names: &[&str]) -> Brought {
+        let directory = TempDir::new().expect("temp dir");
+        let scheduler = idle_scheduler(&directory).await;
+        let stop = CancellationToken::new();
         let who = Who {
             chat_id: "1".into(),
             role: Role::Owner,

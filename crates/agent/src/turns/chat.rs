@@ -1,10 +1,12 @@
 //! The task of one chat: runs its turns one after another.
 
-use super::run::{Outcome, run};
+use super::run::{Outcome, end_broken, run};
 use super::{Scheduler, Shared, lock};
-use crate::store::Started;
+use crate::store::{Started, StoreError};
 use crate::tools::{HEARTBEAT_CHAT, SUBAGENT_CHAT};
+use futures_util::FutureExt;
 use std::collections::hash_map::Entry;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -111,8 +113,20 @@ impl Chat {
 
     /// Whether the turn has ended.
     async fn run(&self, started: Started, running: Running) -> bool {
-        let id = started.id;
-        match run(&self.scheduler, started, &running.stop).await {
+        let (id, position) = (started.id, started.position);
+        // Whatever goes wrong in a turn for good must not go wrong again and again while the chat waits behind it.
+        let ended = match AssertUnwindSafe(run(&self.scheduler, started, &running.stop)).catch_unwind().await {
+            Ok(Err(e @ StoreError::Content(_))) => {
+                error!(turn.id = %id, error = %e, "turn cannot go on");
+                end_broken(&self.scheduler, position).await
+            }
+            Ok(ended) => ended,
+            Err(_) => {
+                error!(turn.id = %id, "turn failed badly");
+                end_broken(&self.scheduler, position).await
+            }
+        };
+        match ended {
             Ok(Outcome::Answered) => info!(turn.id = %id, "turn finished"),
             Ok(Outcome::Failed) => info!(turn.id = %id, "turn ended with an error"),
             Ok(Outcome::Cancelled) => info!(turn.id = %id, "turn cancelled"),
@@ -128,7 +142,7 @@ impl Chat {
         true
     }
 
-    async fn failed(&self, id: Uuid, error: &crate::store::StoreError) {
+    async fn failed(&self, id: Uuid, error: &StoreError) {
         error!(turn.id = %id, error = %error, "turn cannot go on, trying again");
         self.pause().await;
     }
