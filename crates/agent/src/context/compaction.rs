@@ -7,7 +7,7 @@
 use super::conversation::Conversation;
 use super::transcript::{self, flush_request, summary_request};
 use super::window::{self, shortened};
-use super::windows::{Kept, with_turns};
+use super::windows::{Kept, first_id, with_turns};
 use super::{Inner, lock};
 use crate::model::{Message, ModelError, ToolCall, Usage};
 use crate::store::{StoreError, Summary};
@@ -42,49 +42,74 @@ enum Failure {
     Late,
 }
 
-/// Compacts as far as it goes. `base` are the bytes of a request besides its messages.
+/// Compacts as far as it goes. `own_bytes` and `tools_bytes` are the bytes of a request besides the system message and the
+/// history.
 ///
 /// # Errors
 /// The window could not be read again.
-pub(super) async fn run(conversation: &mut Conversation, own: &[Message], base: usize) -> Result<(), StoreError> {
+pub(super) async fn run(
+    conversation: &mut Conversation,
+    own_bytes: usize,
+    tools_bytes: usize,
+) -> Result<(), StoreError> {
     let inner = conversation.contexts.inner.clone();
     let chat_id = conversation.who.chat_id.clone();
-    if cut(conversation, &inner, own, base) == 0 {
+    if cut(conversation, &inner, own_bytes, tools_bytes) == 0 && !conversation.window.left_out {
         return Ok(());
     }
-    let compacted = timeout(PATIENCE, parts(conversation, &inner, own, base)).await;
+    let compacted = timeout(PATIENCE, parts(conversation, &inner, own_bytes, tools_bytes)).await;
+    // Also after a failure: earlier parts may be stored.
+    conversation.window = inner.read_window(&chat_id, conversation.position).await?;
     match compacted.unwrap_or(Err(Failure::Late)) {
+        Ok(()) if is_in_vain(inner.max_bytes(), conversation.system().len() + tools_bytes) => {
+            let rest = lock(&inner.pauses).failed(&chat_id, Instant::now());
+            warn!(
+                rest_seconds = rest.as_secs(),
+                "a conversation has no room beside its system message and tools, whatever is compacted"
+            );
+        }
         Ok(()) => lock(&inner.pauses).worked(&chat_id),
         Err(e) => {
             let rest = lock(&inner.pauses).failed(&chat_id, Instant::now());
             warn!(error = %e, rest_seconds = rest.as_secs(), "a conversation could not be compacted, it goes on with what fits");
         }
     }
-    // Also after a failure: earlier parts may be stored.
-    conversation.window = inner.read_window(&chat_id, conversation.position).await?;
     Ok(())
 }
 
-/// How many messages of the window are to become a summary.
-fn cut(conversation: &Conversation, inner: &Inner, own: &[Message], base: usize) -> usize {
-    let room = inner.max_bytes().saturating_sub(base);
-    let at = window::cut(&conversation.pieces(own), inner.settings.keep_messages, room / 10 * 7);
-    at.min(conversation.window.messages.len())
+/// Whether so little room is left beside the system message and the tools that almost every turn would compact again.
+fn is_in_vain(max_bytes: usize, base: usize) -> bool {
+    max_bytes.saturating_sub(base) <= max_bytes / 10
 }
 
-async fn parts(conversation: &mut Conversation, inner: &Inner, own: &[Message], base: usize) -> Result<(), Failure> {
+/// How many messages of the window are to become a summary.
+fn cut(conversation: &Conversation, inner: &Inner, own_bytes: usize, tools_bytes: usize) -> usize {
+    let room = inner.max_bytes().saturating_sub(conversation.system().len() + tools_bytes);
+    let max_bytes = (room / 10 * 7).saturating_sub(own_bytes).max(window::share_of_history(room));
+    window::cut(&conversation.pieces(), inner.settings.keep_messages, max_bytes)
+}
+
+async fn parts(
+    conversation: &mut Conversation,
+    inner: &Inner,
+    own_bytes: usize,
+    tools_bytes: usize,
+) -> Result<(), Failure> {
     let chat_id = conversation.who.chat_id.clone();
     for _ in 0..MAX_PARTS {
         // With ids, which a window that grew in memory does not have.
         conversation.window = inner.read_window(&chat_id, conversation.position).await?;
-        let at = cut(conversation, inner, own, base);
-        let Some(last) = at.checked_sub(1).and_then(|last| conversation.window.messages.get(last)) else {
+        let at = cut(conversation, inner, own_bytes, tools_bytes);
+        let window = &conversation.window;
+        let last = at.checked_sub(1).and_then(|last| window.messages.get(last)).map(|kept| kept.id);
+        // What nobody sees any more, at least.
+        let unseen = first_id(&window.messages).filter(|_| window.left_out).map(|first| first - 1);
+        let Some(last) = last.filter(|id| *id != 0).or(unseen) else {
             return Ok(());
         };
-        let last = last.id;
         let after = conversation.window.summary.as_ref().map_or(0, |summary| summary.up_to);
         let rows = inner.store.read().messages_between(&chat_id, after, last, MAX_MESSAGES).await?;
-        let part = first_part(with_turns(rows), inner.max_bytes() / 10 * 7);
+        let part = first_part(with_turns(rows), part_bytes(inner.max_bytes(), conversation.system().len()));
         let Some(up_to) = part.last().map(|kept| kept.id) else {
             return Ok(());
         };
@@ -101,6 +126,11 @@ async fn parts(conversation: &mut Conversation, inner: &Inner, own: &[Message], 
         }
     }
     Ok(())
+}
+
+/// Bytes of messages that one request can hold beside its system message.
+fn part_bytes(max_bytes: usize, system_bytes: usize) -> usize {
+    (max_bytes / 10 * 7).saturating_sub(system_bytes).max(max_bytes / 5)
 }
 
 /// The first messages that one request can hold: whole turns, and a single turn beyond that as far as it goes.
@@ -126,6 +156,10 @@ async fn flush(conversation: &mut Conversation, inner: &Inner, part: &[Kept]) ->
     let Some(tools) = remember_alone() else { return Ok(()) };
     let part: Vec<&Message> = part.iter().map(|kept| &kept.message).collect();
     let messages = [Message::system(conversation.system()), flush_request(&part)];
+    if messages.iter().map(Message::bytes).sum::<usize>() + tools.get().len() > inner.max_bytes() {
+        debug!("what should be known for good is not asked for: the request would be too large");
+        return Ok(());
+    }
     let (_, calls) = ask(inner, &messages, Some(&tools), &mut conversation.spent).await?;
     let root = conversation.who.root();
     let facts = calls.iter().filter(|call| call.name == REMEMBER.name).take(MAX_FACTS);
@@ -223,5 +257,20 @@ mod tests {
         assert_eq!(first_part(talk("uatata"), 350).len(), 3);
         assert_eq!(first_part(talk("uaua"), 1).len(), 1);
         assert_eq!(first_part(talk(""), 1).len(), 0);
+    }
+
+    #[test]
+    fn a_part_leaves_room_for_the_system_message_that_it_is_sent_with() {
+        for (max, system) in [(95_000, 45_000), (95_000, 10_000), (18_000, 9_000)] {
+            let part = part_bytes(max, system);
+            assert!(part + system <= max && part >= max / 5, "{max} {system}: {part}");
+        }
+        assert_eq!(part_bytes(1_000, 5_000), 200);
+    }
+
+    #[test]
+    fn where_nothing_else_has_room_compacting_is_in_vain() {
+        assert!(is_in_vain(1_000, 1_000) && is_in_vain(1_000, 5_000) && is_in_vain(100_000, 95_000));
+        assert!(!is_in_vain(100_000, 60_000));
     }
 }

@@ -4,7 +4,7 @@ use super::budget::MESSAGE_BYTES;
 use super::window::{self, Piece, Speaker, shortened};
 use super::windows::{Kept, Window};
 use super::{Contexts, compaction, lock, prompt};
-use crate::model::{Message, Usage};
+use crate::model::{Message, ToolCall, Usage};
 use crate::store::StoreError;
 use crate::tools::Who;
 use chrono::NaiveDate;
@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 /// What an image counts as, in bytes: some 1,500 tokens, whatever the size of its file.
 const IMAGE_BYTES: usize = 5_000;
+/// What remains of a call's arguments where they are left out, in bytes at most.
+const LEFT_OUT_BYTES: usize = 64;
 
 /// The conversation of one turn: what came before it, made to fit before every round.
 pub struct Conversation {
@@ -69,9 +71,9 @@ impl Conversation {
         stop: &CancellationToken,
     ) -> Result<Option<Vec<Message>>, StoreError> {
         let tools_bytes = tools.map_or(0, |tools| tools.get().len());
-        if self.has_outgrown(own, tools_bytes) && self.may_compact() {
-            let base = self.system().len() + tools_bytes;
-            match stop.run_until_cancelled(compaction::run(self, own, base)).await {
+        let own_bytes = window::own_bytes(&own_pieces(own));
+        if self.has_outgrown(own_bytes, tools_bytes) && self.may_compact() {
+            match stop.run_until_cancelled(compaction::run(self, own_bytes, tools_bytes)).await {
                 None => return Ok(None),
                 Some(compacted) => compacted?,
             }
@@ -84,13 +86,19 @@ impl Conversation {
         self.spent.take()
     }
 
-    fn has_outgrown(&self, own: &[Message], tools_bytes: usize) -> bool {
-        let bytes = self.system().len() + tools_bytes + window::total(&self.pieces(own));
-        self.window.messages.len() > self.contexts.inner.settings.max_history || bytes > self.contexts.inner.max_bytes()
+    /// Whether older messages are to become a summary: because they are too many or too large, not because of what the running
+    /// turn brings.
+    pub(super) fn has_outgrown(&self, own_bytes: usize, tools_bytes: usize) -> bool {
+        let inner = &self.contexts.inner;
+        let room = inner.max_bytes().saturating_sub(self.system().len() + tools_bytes);
+        let history = window::least(&self.pieces());
+        self.window.left_out
+            || self.window.messages.len() > inner.settings.max_history
+            || (history + own_bytes > room && history > window::share_of_history(room))
     }
 
     fn may_compact(&self) -> bool {
-        !self.window.messages.is_empty() && lock(&self.contexts.inner.pauses).may_try(&self.who.chat_id, Instant::now())
+        lock(&self.contexts.inner.pauses).may_try(&self.who.chat_id, Instant::now())
     }
 
     /// The system message, with what stands for the messages that are no longer shown.
@@ -101,21 +109,21 @@ impl Conversation {
         }
     }
 
-    pub(super) fn pieces(&self, own: &[Message]) -> Vec<Piece> {
-        let before = self.window.messages.iter().map(|kept| piece(&kept.message, kept.begins_turn));
-        before.chain(own.iter().enumerate().map(|(at, message)| piece(message, at == 0))).collect()
+    pub(super) fn pieces(&self) -> Vec<Piece> {
+        self.window.messages.iter().map(|kept| piece(&kept.message, kept.begins_turn)).collect()
     }
 
     fn request(&mut self, own: &[Message], tools_bytes: usize) -> Vec<Message> {
         let system = self.system();
-        let pieces = self.pieces(own);
+        let mut pieces = self.pieces();
         let settings = &self.contexts.inner.settings;
         // Where no compaction has done it.
         let first = if self.window.messages.len() > settings.max_history {
-            window::cut(&pieces, settings.max_history + own.len(), usize::MAX)
+            window::cut(&pieces, settings.max_history, usize::MAX)
         } else {
             0
         };
+        pieces.extend(own_pieces(own));
         let room = self.contexts.inner.max_bytes().saturating_sub(system.len() + tools_bytes + MESSAGE_BYTES);
         let fit = window::fit(&pieces[first..], room);
         let mut messages = Vec::with_capacity(pieces.len() - first + 2);
@@ -125,6 +133,11 @@ impl Conversation {
         for (at, bytes) in fit.shorten {
             if let Some(message) = messages.get_mut(at + 1 - fit.from) {
                 shorten(message, bytes);
+            }
+        }
+        for at in fit.without_arguments {
+            if let Some(Message::Assistant { calls, .. }) = messages.get_mut(at + 1 - fit.from) {
+                calls.iter_mut().for_each(leave_out_arguments);
             }
         }
         self.has_images = messages.iter().any(|message| images(message) > 0);
@@ -157,20 +170,42 @@ fn images(message: &Message) -> usize {
     }
 }
 
+fn own_pieces(own: &[Message]) -> Vec<Piece> {
+    own.iter().enumerate().map(|(at, message)| piece(message, at == 0)).collect()
+}
+
+/// What a call was given, where it is long: the model knows that it wrote it.
+fn leave_out_arguments(call: &mut ToolCall) {
+    if is_long(call) {
+        // Still an object: services refuse anything else.
+        call.arguments = format!("{{\"left_out\":\"{} bytes, to save space\"}}", call.arguments.len());
+    }
+}
+
+fn is_long(call: &ToolCall) -> bool {
+    call.arguments.len() > window::SHORT_RESULT
+}
+
 pub(super) fn piece(message: &Message, begins_turn: bool) -> Piece {
     let (speaker, text) = match message {
         Message::Tool { text, .. } => (Speaker::Tool, text.len()),
         Message::User { text, .. } => (Speaker::User, text.len()),
         Message::System(text) | Message::Assistant { text, .. } => (Speaker::Assistant, text.len()),
     };
-    let calls = match message {
+    let (mut arguments, mut rest) = (0, images(message) * IMAGE_BYTES + MESSAGE_BYTES);
+    match message {
         Message::Assistant { calls, .. } => {
-            calls.iter().map(|call| call.id.len() + call.name.len() + call.arguments.len() + MESSAGE_BYTES).sum()
+            for call in calls {
+                // Of what is left out a note stays.
+                let stays = if is_long(call) { LEFT_OUT_BYTES } else { call.arguments.len() };
+                arguments += call.arguments.len() - stays;
+                rest += call.id.len() + call.name.len() + stays + MESSAGE_BYTES;
+            }
         }
-        Message::Tool { call_id, .. } => call_id.len(),
-        _ => 0,
-    };
-    Piece { speaker, begins_turn, text, rest: calls + images(message) * IMAGE_BYTES + MESSAGE_BYTES }
+        Message::Tool { call_id, .. } => rest += call_id.len(),
+        _ => {}
+    }
+    Piece { speaker, begins_turn, text, arguments, rest }
 }
 
 pub(super) fn shorten(message: &mut Message, bytes: usize) {

@@ -6,6 +6,8 @@ mod conversation;
 mod learned;
 mod pauses;
 pub mod prompt;
+#[cfg(test)]
+mod tests;
 mod transcript;
 pub mod window;
 mod windows;
@@ -13,7 +15,7 @@ mod windows;
 pub use conversation::Conversation;
 
 use crate::model::Client;
-use crate::store::{Deleted, Store, StoreError};
+use crate::store::{Bounds, Deleted, Store, StoreError};
 use crate::tools::Who;
 use crate::workspace::Workspaces;
 use baal_protocol::{AgentConfig, ChatRequest};
@@ -150,9 +152,19 @@ impl Inner {
         // More than are ever shown, so that a compaction that is due is seen, and not so many that one which fails for long makes
         // every turn slow.
         let max_messages = self.settings.max_history.saturating_mul(4).saturating_add(64);
-        let rows =
-            self.store.read().messages_before(chat_id, after, position, max_messages, 2 * self.max_bytes()).await?;
-        Ok(Window { summary, messages: windows::whole_turns(rows) })
+        let bounds = Bounds { max: max_messages, max_bytes: 2 * self.max_bytes(), short: window::SHORT_RESULT };
+        let rows = self.store.read().messages_before(chat_id, after, position, bounds).await?;
+        let newest_turn = rows.iter().map(|row| row.turn).rfind(|turn| *turn != 0);
+        let mut messages = windows::whole_turns(rows);
+        if let Some(newest) = newest_turn.filter(|_| messages.is_empty()) {
+            // A turn so long that it does not even begin within the bounds. What was asked and answered is never missing.
+            messages = windows::whole_turns(self.store.read().words_of_turn(newest).await?);
+        }
+        let left_out = match windows::first_id(&messages) {
+            Some(first) => self.store.read().has_messages_between(chat_id, after, first).await?,
+            None => false,
+        };
+        Ok(Window { summary, messages, left_out })
     }
 }
 

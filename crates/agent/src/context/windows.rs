@@ -28,8 +28,10 @@ pub struct Kept {
 pub struct Window {
     /// What stands for everything before.
     pub summary: Option<Summary>,
-    /// Whole turns, oldest first.
+    /// Whole turns, oldest first; of a turn beyond all bounds only what was said.
     pub messages: Vec<Kept>,
+    /// There are messages before these that no summary stands for.
+    pub left_out: bool,
 }
 
 impl Window {
@@ -56,6 +58,11 @@ pub fn with_turns(rows: Vec<StoredMessage>) -> Vec<Kept> {
 pub fn whole_turns(mut rows: Vec<StoredMessage>) -> Vec<Kept> {
     lead_in(&mut rows);
     with_turns(rows).into_iter().skip_while(|kept| !kept.begins_turn).collect()
+}
+
+/// Id of the first message that is stored.
+pub fn first_id(messages: &[Kept]) -> Option<i64> {
+    messages.iter().map(|kept| kept.id).find(|id| *id != 0)
 }
 
 /// Keeps what was said unasked before the person said anything: models want the user to begin, so somebody has to.
@@ -131,7 +138,7 @@ mod tests {
 
     fn window(bytes: usize) -> Window {
         let message = Message::user("x".repeat(bytes));
-        Window { summary: None, messages: vec![Kept { id: 1, message, begins_turn: true }] }
+        Window { messages: vec![Kept { id: 1, message, begins_turn: true }], ..Window::default() }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The history: what was said, which tools were called and what they brought.
 
 use super::{Reader, StoreError};
+use crate::context::window::shortened;
 use crate::files::{Arrived, quoted};
 use crate::model::{Message, ToolCall};
 use baal_protocol::{Attachment, ChatRequest};
@@ -9,6 +10,17 @@ use std::collections::{HashMap, HashSet};
 
 /// Stands for calls that another version of the agent wrote down.
 const UNREADABLE_CALLS: &str = "[The agent: tools were called here; what they were called with can no longer be read.]";
+
+/// How much of a history is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Messages at most.
+    pub max: usize,
+    /// Their bytes, beyond the last message.
+    pub max_bytes: usize,
+    /// Bytes that a tool's result counts with at most.
+    pub short: usize,
+}
 
 /// A message of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +116,8 @@ impl Reader {
     /// The newest messages of a chat after `after` that were said before the turn at `position`, oldest first: at most `max`,
     /// and no more once there are `max_bytes`. May begin anywhere, also between a call and its result.
     ///
+    /// Results of tools count with `short` bytes at most; those that are too much in their full length are cut to that.
+    ///
     /// # Errors
     /// The database failed.
     pub async fn messages_before(
@@ -111,26 +125,34 @@ impl Reader {
         chat_id: &str,
         after: i64,
         position: i64,
-        max: usize,
-        max_bytes: usize,
+        bounds: Bounds,
     ) -> Result<Vec<StoredMessage>, StoreError> {
         let chat_id = chat_id.to_owned();
+        let Bounds { max, max_bytes, short } = bounds;
         self.read(move |db| {
             let mut select = db.prepare_cached(&format!(
                 "{SELECT} where chat_id = ? and id > ? and turn < ? order by id desc limit ?"
             ))?;
             let mut rows = select.query(params![chat_id, after, position, max])?;
             let mut messages = Vec::new();
-            let mut bytes = 0;
+            let (mut bytes, mut whole_bytes) = (0, 0);
             while bytes <= max_bytes
                 && let Some(row) = rows.next()?
             {
-                let message = read_message(row)?;
-                bytes += message.message.bytes();
+                let mut message = read_message(row)?;
+                whole_bytes += message.message.bytes();
+                if let Message::Tool { text, .. } = &mut message.message {
+                    bytes += text.len().min(short);
+                    if whole_bytes > max_bytes {
+                        *text = shortened(text, short);
+                    }
+                } else {
+                    bytes += message.message.bytes();
+                }
                 messages.push(message);
             }
             messages.reverse();
-            Ok(messages)
+            Ok(without_orphans(messages))
         })
         .await
     }
@@ -153,6 +175,36 @@ impl Reader {
                 "where chat_id = ? and id > ? and id <= ? order by id limit ?",
                 params![chat_id, after, up_to, max],
             )
+        })
+        .await
+    }
+
+    /// What was said in one turn: the person's messages and the last answer, oldest first, without what tools did in between.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn words_of_turn(&self, position: i64) -> Result<Vec<StoredMessage>, StoreError> {
+        self.read(move |db| {
+            select(
+                db,
+                "where turn = ?1 and (role = 'user' or id = (select max(id) from messages \
+                 where turn = ?1 and role = 'assistant' and tool_calls is null)) order by id",
+                [position],
+            )
+        })
+        .await
+    }
+
+    /// Whether a chat has messages with an id between these two.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn has_messages_between(&self, chat_id: &str, after: i64, before: i64) -> Result<bool, StoreError> {
+        let chat_id = chat_id.to_owned();
+        self.read(move |db| {
+            let mut any =
+                db.prepare_cached("select 1 from messages where chat_id = ? and id > ? and id < ? limit 1")?;
+            Ok(any.exists(params![chat_id, after, before])?)
         })
         .await
     }

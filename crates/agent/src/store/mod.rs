@@ -26,7 +26,7 @@ mod writer;
 
 pub use background::Beat;
 pub use chats::Deleted;
-pub use messages::StoredMessage;
+pub use messages::{Bounds, StoredMessage};
 pub use read::Reader;
 pub use rounds::{Results, Round, Standing, ToolResult};
 pub use search::Found;

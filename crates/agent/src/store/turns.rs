@@ -194,6 +194,14 @@ impl Store {
     /// # Errors
     /// Nothing was written.
     pub async fn finish(&self, last: Finish) -> Result<bool, StoreError> {
+        self.finish_then(last, || ()).await
+    }
+
+    /// As [`Store::finish`]; `then` runs once a turn has ended, before anybody hears of what it says unasked.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn finish_then(&self, last: Finish, then: impl FnOnce() + Send + 'static) -> Result<bool, StoreError> {
         let bell = self.bell.clone();
         let speaks = last.pending.is_some() || pending::has_file(&last.events);
         self.write_then(
@@ -201,7 +209,12 @@ impl Store {
                 let told = finish(db, last)?;
                 Ok(Changed { value: told.is_some(), events: told.into_iter().collect() })
             },
-            move |finished| bell.ring_if(*finished && speaks),
+            move |finished| {
+                if *finished {
+                    then();
+                }
+                bell.ring_if(*finished && speaks);
+            },
         )
         .await
     }

@@ -50,7 +50,9 @@ pub(super) async fn run(
         stop.cancel();
     }
     let who = shared.rules.who(&request, kind, deliver_to);
-    let offer = shared.tools.offer(&who).await;
+    // A turn that was stopped asks for no tool any more.
+    let offer = stop.run_until_cancelled(shared.tools.offer(&who)).await;
+    let offer = offer.unwrap_or_else(|| Arc::new(Offer::of(Vec::new())));
     let max_rounds = match kind {
         TurnKind::Subagent => shared.max_rounds.min(SUBAGENT_ROUNDS),
         _ => shared.max_rounds,
@@ -199,7 +201,12 @@ impl Turn<'_> {
     }
 
     async fn ask(&mut self, exhausted: bool) -> Result<Said, StoreError> {
-        let own = self.own_messages().await?;
+        let stop = self.stop;
+        // Attachments on their way into the workspace may take long.
+        let Some(own) = stop.run_until_cancelled(self.own_messages()).await else {
+            return Ok(Said::stopped());
+        };
+        let own = own?;
         let shared = &self.scheduler.shared;
         let tools = if exhausted { None } else { self.offer.described() };
         let conversation = match &mut self.conversation {
@@ -340,13 +347,18 @@ impl Turn<'_> {
         let left = (self.rounds == 0).then(|| self.left_in_history(&finish));
         // What is said unasked becomes part of that chat's history, which is read anew.
         let told = finish.pending.as_ref().and(self.who.deliver_to.clone());
-        match store_finish(&shared.store, &shared.shutdown, finish).await {
+        let stored = insist(&shared.shutdown, || {
+            let (contexts, told) = (shared.contexts.clone(), told.clone());
+            shared.store.finish_then(finish.clone(), move || {
+                if let Some(chat_id) = told {
+                    contexts.has_changed(&chat_id);
+                }
+            })
+        });
+        match stored.await {
             Some(true) => {
                 if let (Some(messages), Some(conversation)) = (left, self.conversation.take()) {
                     conversation.ended(messages);
-                }
-                if let Some(chat_id) = told {
-                    shared.contexts.has_changed(&chat_id);
                 }
                 // The owner is told of a cap that this turn reached.
                 if let Err(e) = self.is_out_of_budget().await {
@@ -364,7 +376,8 @@ impl Turn<'_> {
         if !finish.remembered {
             return Vec::new();
         }
-        let said = StoredMessage::of_request(&self.request).into_message(&self.arrived, false);
+        // As the database will tell it: the same words in both, or what the model is told would change with a restart.
+        let said = StoredMessage::of_request(&self.request).into_message(&HashMap::new(), false);
         let answer = (!finish.answer.is_empty()).then(|| Message::assistant(finish.answer.clone()));
         [said].into_iter().chain(answer).collect()
     }
