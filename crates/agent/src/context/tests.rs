@@ -56,6 +56,7 @@ async fn turn(store: &Store, position: i64, question: &str, calls: usize, bytes:
         state: TurnState::Done,
         events: Vec::new(),
         results: Vec::new(),
+        results_refused: false,
         answer: format!("answer to {question}"),
         remembered: true,
         had_partial: false,

@@ -10,6 +10,8 @@ use std::collections::{HashMap, HashSet};
 
 /// Stands for calls that another version of the agent wrote down.
 const UNREADABLE_CALLS: &str = "[The agent: tools were called here; what they were called with can no longer be read.]";
+/// In the place of a result that the model cannot be shown.
+const REFUSED_RESULT: &str = "[The agent: what this brought is left out, since the AI service refused to read it.]";
 
 /// How much of a history is read.
 #[derive(Debug, Clone, Copy)]
@@ -265,5 +267,24 @@ pub(super) fn insert_result(db: &Connection, position: i64, call_id: &str, text:
          select chat_id, position, 'tool', ?, ? from turns where position = ?",
     )?
     .execute(params![text, call_id, position])?;
+    Ok(())
+}
+
+/// Puts a few words in the place of the newest round's results of the turn at `position`.
+pub(super) fn leave_out_results(db: &Connection, position: i64) -> Result<(), StoreError> {
+    let newest = "turn = ?1 and role = 'tool' \
+         and id > (select max(id) from messages where turn = ?1 and role = 'assistant' and tool_calls is not null)";
+    // The index has to be told what it held.
+    let indexed = format!(
+        "from searchable where id in (select id from messages where {newest}) and id <= (select up_to from search_index)"
+    );
+    db.prepare_cached(&format!(
+        "insert into messages_text (messages_text, rowid, chat, content) select 'delete', id, chat, content {indexed}"
+    ))?
+    .execute([position])?;
+    db.prepare_cached(&format!("update messages set content = ?2 where {newest}"))?
+        .execute(params![position, REFUSED_RESULT])?;
+    db.prepare_cached(&format!("insert into messages_text (rowid, chat, content) select id, chat, content {indexed}"))?
+        .execute([position])?;
     Ok(())
 }

@@ -16,6 +16,7 @@ fn last_words(position: i64) -> Finish {
         state: TurnState::Done,
         events: vec![EventKind::Text { content: "found".into() }],
         results: Vec::new(),
+        results_refused: false,
         answer: "found".into(),
         remembered: true,
         had_partial: false,
@@ -177,4 +178,29 @@ async fn a_change_that_cannot_read_a_value_fails_no_other() {
     let (failed, worked) = tokio::join!(fails, works);
     assert!(matches!(failed, Err(StoreError::NotWritten)) && worked.is_ok());
     assert!(store.is_writable());
+}
+
+#[tokio::test]
+async fn results_that_the_service_refused_are_neither_shown_nor_found_again() {
+    let directory = TempDir::new().expect("temp dir");
+    let (store, _writer) = Store::open(&directory.path().join("agent.db")).await.expect("a database");
+    store.accept(NewTurn::background(TurnKind::Chat, request("1"), "7".into()), true).await.expect("written");
+    for (id, text) in [("a", "the quagga"), ("b", "the zebra")] {
+        let call = crate::model::ToolCall { id: id.into(), name: "bash".into(), arguments: "{}".into() };
+        let round = Round { position: 1, text: String::new(), calls: vec![call], had_deltas: false, spent_tokens: 0 };
+        assert!(store.round(round).await.expect("written"));
+        let result = ToolResult { call_id: id.into(), text: text.into() };
+        let results =
+            Results { position: 1, results: vec![result], events: vec![], had_output: false, steered_by: None };
+        assert!(store.results(results).await.expect("written"));
+    }
+    store.catch_up_index().await.expect("indexed");
+    assert!(store.finish(Finish { results_refused: true, ..last_words(1) }).await.expect("written"));
+    store.catch_up_index().await.expect("indexed");
+    let found = async |word| store.read().search("1", word, 5).await.expect("found").len();
+    assert_eq!((found("quagga").await, found("zebra").await, found("refused").await), (1, 0, 1));
+    let history = store.read().turn_messages(1).await.expect("read");
+    assert!(history.len() == 6 && history[4].message.bytes() > "the zebra".len(), "{history:?}");
+    store.delete_chat("1".into()).await.expect("deleted");
+    assert_eq!(found("refused").await, 0, "the index is whole");
 }

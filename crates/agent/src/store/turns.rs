@@ -1,7 +1,7 @@
 //! The life of a turn: taken in, started, ended, cancelled.
 
 use super::events::{count, delete_partial, insert};
-use super::messages::{insert_assistant, insert_result, insert_user};
+use super::messages::{insert_assistant, insert_result, insert_user, leave_out_results};
 use super::rounds::{Standing, ToolResult, standing};
 use super::writer::{Changed, Told};
 use super::{Reader, Store, StoreError, pending};
@@ -82,6 +82,9 @@ pub struct Finish {
     pub events: Vec<EventKind>,
     /// Results of calls that have none yet.
     pub results: Vec<ToolResult>,
+    /// The service refused the request that held the newest round's results: they are left out of the history, or every later
+    /// turn would be refused as well.
+    pub results_refused: bool,
     /// What the model said at last.
     pub answer: String,
     /// The exchange stays in the history. One without an answer doesn't: a message that makes the model fail would make every
@@ -311,6 +314,9 @@ fn finish(db: &Connection, last: Finish) -> Result<Option<Told>, StoreError> {
     }
     for ToolResult { call_id, text } in &last.results {
         insert_result(db, position, call_id, text)?;
+    }
+    if last.results_refused {
+        leave_out_results(db, position)?;
     }
     if !last.answer.is_empty() {
         insert_assistant(db, position, &last.answer, &[])?;

@@ -1,6 +1,7 @@
 //! The task of one chat: runs its turns one after another.
 
-use super::run::{Outcome, end_broken, run};
+use super::broken::end_broken;
+use super::run::{Outcome, run};
 use super::{Scheduler, Shared, lock};
 use crate::store::{Started, StoreError};
 use crate::tools::{HEARTBEAT_CHAT, SUBAGENT_CHAT};

@@ -2,7 +2,7 @@
 
 use super::ask::{End, Said};
 use crate::background::is_ok;
-use crate::model::Usage;
+use crate::model::{ModelError, Usage};
 use crate::store::{Finish, Store, ToolResult};
 use crate::tools::{TurnKind, Who};
 use baal_protocol::{EventKind, PendingSource, TurnState};
@@ -46,7 +46,7 @@ impl Ending<'_> {
         let mut answer = String::new();
         let mut spent_tokens = 0;
         let mut had_partial = self.had_partial;
-        let mut error = None;
+        let (mut error, mut results_refused) = (None, false);
         match last {
             Last::Fatal(why) => error = Some(why),
             Last::Stopped => state = TurnState::Cancelled,
@@ -57,7 +57,12 @@ impl Ending<'_> {
                 match said.end {
                     End::Whole if answer.is_empty() && self.exhausted => error = Some(exhausted(self.rounds)),
                     End::Whole => {}
-                    End::Broken(e) => error = Some(e.to_string()),
+                    End::Broken(e) => {
+                        // 400, 413, 422: the service does not like what it was sent, not who sent it or when.
+                        results_refused =
+                            self.rounds > 0 && matches!(e, ModelError::Refused { status: 400 | 413 | 422 });
+                        error = Some(e.to_string());
+                    }
                     End::Stopped => state = TurnState::Cancelled,
                 }
             }
@@ -77,6 +82,7 @@ impl Ending<'_> {
             state,
             events,
             results: self.results,
+            results_refused,
             answer,
             remembered,
             had_partial,
@@ -171,7 +177,6 @@ pub(super) async fn store_finish(store: &Store, shutdown: &CancellationToken, fi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ModelError;
     use baal_protocol::Role;
 
     fn finish(kind: TurnKind, rounds: u32, last: Last) -> Finish {
@@ -217,6 +222,14 @@ mod tests {
         assert_eq!((none.state, none.remembered), (TurnState::Cancelled, false));
         let with_tools = finish(TurnKind::Chat, 1, said("", End::Stopped));
         assert!(with_tools.remembered, "what tools did is remembered");
+    }
+
+    #[test]
+    fn results_that_the_service_may_have_refused_are_told_from_other_failures() {
+        let refused = |rounds, e| finish(TurnKind::Chat, rounds, said("", End::Broken(e))).results_refused;
+        assert!(refused(1, ModelError::Refused { status: 400 }));
+        assert!(!refused(0, ModelError::Refused { status: 400 }) && !refused(1, ModelError::Refused { status: 404 }));
+        assert!(!refused(1, ModelError::Unreachable));
     }
 
     #[test]

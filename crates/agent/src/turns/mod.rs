@@ -3,6 +3,7 @@
 //! What is to be done is in the database; the tasks here only walk it, so a restart begins where it stopped.
 
 mod ask;
+mod broken;
 mod calls;
 mod chat;
 mod ending;
