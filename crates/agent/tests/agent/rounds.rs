@@ -115,13 +115,27 @@ async fn a_model_that_never_stops_calling_is_stopped() {
 #[tokio::test]
 async fn a_failing_service_in_a_later_round_ends_the_turn_and_leaves_the_history_whole() {
     let model = Model::start().await;
-    model.script(json!({"replies": [{"tool_calls": [bash("echo one")]}, {"status": 400}]}));
+    model.script(json!({"replies": [{"tool_calls": [bash("echo one")]}, {"status": 401}]}));
     let agent = with_shell(&model).await;
     let events = agent.chat(json!({"message": "hi", "chat_id": "7"})).await.rest().await;
     assert_well_formed(&events);
     assert_eq!(errors(&events).len(), 1);
     agent.say("7", "again").await;
     assert_eq!(model.results(), ["one\n[exit code 0]"], "what was done is remembered");
+}
+
+#[tokio::test]
+async fn results_that_the_service_refuses_do_not_stop_the_chat() {
+    let model = Model::start().await;
+    model.script(
+        json!({"replies": [{"tool_calls": [bash("echo one")]}, {"tool_calls": [bash("echo two")]}, {"status": 400}]}),
+    );
+    let agent = with_shell(&model).await;
+    let events = agent.chat(json!({"message": "hi", "chat_id": "7"})).await.rest().await;
+    assert_eq!(errors(&events).len(), 1);
+    agent.say("7", "again").await;
+    let results = model.results();
+    assert!(results[0] == "one\n[exit code 0]" && results[1].contains("refused to read it"), "{results:?}");
 }
 
 #[tokio::test]
