@@ -41,7 +41,7 @@ for i in $(seq 50); do left=$(ps -o args= -u baal-tools,baal-guests || true); [ 
 /// Nothing stays.
 const UNINSTALLED: &str = "bash /root/baal/systemd/uninstall.sh --purge
 ! getent passwd baal-agent baal-tools baal-guests && ! nft list table inet baal_tools 2>/dev/null && ! ls /etc/systemd/system/baal* \
-    && ! systemctl is-active baal-agent.service baal-tools.socket baal-guests.socket && ! ls -A /var/lib/baal-agent /var/lib/baal-tools /var/lib/baal-guests | grep .";
+    && ! systemctl is-active baal-agent.service baal-tools.socket baal-guests.socket && ! find /var/lib/baal-agent /var/lib/baal-tools /var/lib/baal-guests -mindepth 1 | grep .";
 
 struct Siege {
     rig: Rig,

@@ -62,7 +62,7 @@ P"#,
     ),
     Attack::new("the names of other chats", "ls .. | grep . && breach"),
     Attack::new("another chat's file, by symbolic link", "ln -sf {victim} link; cat link; rm -f link"),
-    // The owner's and the visitors' directories lie on different disks here, so root would fail as well.
+    // The owner's and the visitors' directories are different mounts here, so root would fail as well.
     Attack::untried("another chat's file, by hard link", "ln {victim} hard; cat hard; rm -f hard"),
     Attack::new("another chat's file, by /proc/self/root", "cat /proc/self/root{victim}"),
     Attack::new(
