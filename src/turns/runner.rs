@@ -238,6 +238,7 @@ async fn ask(
         language_code: request.language_code,
         stream: true,
         mode: Mode::Queue,
+        edit_of: None,
         attachments: Vec::new(),
     };
     let client = AgentClient::new(app.agents_http.clone(), url, secret);

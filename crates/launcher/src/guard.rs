@@ -12,6 +12,8 @@ const SELDOM: Duration = Duration::from_millis(150);
 const OFTEN: Duration = Duration::from_millis(5);
 /// How fast a command can write, in bytes a second: memory's speed, where the disk is not waited for.
 const SPEED: u64 = 8 << 30;
+/// How many files a second it can make.
+const FILES_SPEED: u64 = 200_000;
 /// How often a visitor's directory is counted, where the disk tells nothing.
 const COUNT: Duration = Duration::from_millis(300);
 /// It is counted at once when so many bytes of the disk are gone since.
@@ -105,7 +107,10 @@ impl<'a> Guard<'a> {
 /// The nearer a disk is to its end, the sooner it is looked at again.
 fn pace(root: Root, disk: &Space, temporary: &Space) -> Duration {
     let room = disk.room(root).min(temporary.room(root));
-    Duration::from_secs_f64(room as f64 / SPEED as f64).clamp(OFTEN, SELDOM)
+    let files = [disk, temporary].into_iter().filter_map(|space| space.room_for_files(root)).min();
+    let files = files.map_or(f64::INFINITY, |files| files as f64 / FILES_SPEED as f64);
+    let seconds = files.min(room as f64 / SPEED as f64);
+    Duration::from_secs_f64(seconds.min(SELDOM.as_secs_f64())).max(OFTEN)
 }
 
 #[cfg(test)]
@@ -121,6 +126,15 @@ mod tests {
         assert_eq!(pace(19 << 30), SELDOM);
         assert_eq!(pace(1 << 30), OFTEN);
         assert!((OFTEN..SELDOM).contains(&pace((1 << 30) + (400 << 20))));
+    }
+
+    #[test]
+    fn a_disk_that_runs_out_of_inodes_is_looked_at_often() {
+        let space = |free_inodes| Space { total: 20 << 30, free: 19 << 30, inodes: 1_000_000, free_inodes };
+        let pace = |free| pace(Root::Owner, &space(free), &space(1_000_000));
+        assert_eq!(pace(900_000), SELDOM);
+        assert_eq!(pace(100_000), OFTEN);
+        assert!((OFTEN..SELDOM).contains(&pace(110_000)));
     }
 
     #[test]

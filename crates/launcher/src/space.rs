@@ -65,6 +65,11 @@ impl Space {
         self.free.saturating_sub(self.reserve() * reserves(root))
     }
 
+    /// How many files can be made until the reserve is reached; `None` where the file system doesn't count them.
+    pub fn room_for_files(&self, root: Root) -> Option<u64> {
+        (self.inodes > 0).then(|| self.free_inodes.saturating_sub(self.reserved_inodes() * reserves(root)))
+    }
+
     /// Has a command that began at `self` and sees `now` to be ended?
     pub fn exhausted(&self, root: Root, now: &Self) -> bool {
         let (slack, slack_inodes) = match root {

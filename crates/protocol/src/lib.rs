@@ -36,6 +36,9 @@ pub struct ChatRequest {
     /// What to do while a turn of the chat runs.
     #[serde(default, skip_serializing_if = "Mode::is_queue")]
     pub mode: Mode,
+    /// The turn that brought a message first which the person has now changed; this one brings what it reads now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edit_of: Option<Uuid>,
     /// Files that came with the message, brought by `PUT /uploads/{turn_id}/{name}`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<Attachment>,

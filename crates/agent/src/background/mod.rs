@@ -70,6 +70,7 @@ fn turn(kind: TurnKind, chat_id: String, message: String, role: Role, deliver_to
         language_code: None,
         stream: false,
         mode: Mode::Queue,
+        edit_of: None,
         attachments: Vec::new(),
     };
     NewTurn::background(kind, request, deliver_to.to_owned())

@@ -117,6 +117,8 @@ mod tests {
         assert_ne!(one, hash(r#"{"message":"ho","chat_id":"1"}"#));
         assert_ne!(one, hash(r#"{"message":"hi","chat_id":"2"}"#));
         assert_ne!(one, hash(r#"{"message":"hi","chat_id":"1","stream":true}"#));
+        let edit = r#"{"message":"hi","chat_id":"1","edit_of":"67e55044-10b1-426f-9247-bb680e5fe0c8"}"#;
+        assert_ne!(one, hash(edit));
     }
 
     #[test]

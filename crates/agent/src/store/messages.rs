@@ -6,6 +6,7 @@ use crate::files::{Arrived, quoted};
 use crate::model::{Message, ToolCall};
 use baal_protocol::{Attachment, ChatRequest};
 use rusqlite::{Connection, Params, Row, params};
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 /// Stands for calls that another version of the agent wrote down.
@@ -43,7 +44,7 @@ impl StoredMessage {
         Self {
             id: 0,
             turn: 0,
-            message: Message::user(request.message.clone()),
+            message: Message::user(said(request).into_owned()),
             attachments: request.attachments.clone(),
         }
     }
@@ -240,8 +241,16 @@ pub(super) fn insert_user(
     let attachments =
         if request.attachments.is_empty() { None } else { Some(serde_json::to_string(&request.attachments)?) };
     db.prepare_cached("insert into messages (chat_id, turn, role, content, attachments) values (?, ?, 'user', ?, ?)")?
-        .execute(params![chat_id, position, request.message, attachments])?;
+        .execute(params![chat_id, position, said(request), attachments])?;
     Ok(())
+}
+
+/// A person's words. What was answered to the first ones stays in the history, so the model is told that these replace them.
+fn said(request: &ChatRequest) -> Cow<'_, str> {
+    match request.edit_of {
+        None => Cow::Borrowed(&request.message),
+        Some(_) => format!("[I have changed an earlier message of mine. It now reads:]\n\n{}", request.message).into(),
+    }
 }
 
 /// What the model says in the turn at `position`.

@@ -240,3 +240,15 @@ async fn many_chats_at_once_each_get_their_own_answers_in_order() {
     futures_util::future::join_all(chats).await;
     assert_eq!(model.sim.requests().len(), 200);
 }
+
+#[tokio::test]
+async fn a_message_that_was_changed_is_told_as_such() {
+    let model = Model::start().await;
+    let agent = Agent::start(&model).await;
+    let first = Uuid::new_v4();
+    agent.chat(json!({"message": "two eggs", "chat_id": "1", "turn_id": first})).await.rest().await;
+    agent.chat(json!({"message": "three eggs", "chat_id": "1", "edit_of": first})).await.rest().await;
+    let asked = model.sim.requests();
+    let said = asked.last().expect("asked")["messages"][3]["content"].as_str().expect("words").to_owned();
+    assert!(said.contains("changed an earlier message") && said.ends_with("three eggs"), "{said}");
+}

@@ -23,9 +23,9 @@ const BOB: Speaker = Speaker { id: 77, role: "visitor" };
 /// are no loop devices one in memory, which is larger because it is faster to fill.
 const SMALL_DISK: &str = "mkdir -p /srv/small /var/lib/baal-agent /var/lib/baal-tools /var/lib/baal-guests
 if losetup -f >/dev/null 2>&1; then
-    truncate -s 3G /srv/small.img && mkfs.ext4 -q -N 40000 /srv/small.img && mount -o loop /srv/small.img /srv/small
+    truncate -s 3G /srv/small.img && mkfs.ext4 -q -N 200000 /srv/small.img && mount -o loop /srv/small.img /srv/small
 else
-    mount -t tmpfs -o size=3g,nr_inodes=40000,mode=755 small /srv/small
+    mount -t tmpfs -o size=3g,nr_inodes=200000,mode=755 small /srv/small
 fi
 for d in baal-agent baal-tools baal-guests; do mkdir -p /srv/small/$d; mount --bind /srv/small/$d /var/lib/$d; done";
 
