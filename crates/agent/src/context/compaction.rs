@@ -216,21 +216,9 @@ async fn ask(
         }
     };
     // Also what a broken answer cost.
-    *usage = add(*usage, answer.usage());
+    *usage = Usage::sum(*usage, answer.usage());
     end?;
     Ok((text, answer.into_calls()))
-}
-
-fn add(one: Option<Usage>, other: Option<Usage>) -> Option<Usage> {
-    let (Some(a), Some(b)) = (one, other) else { return one.or(other) };
-    Some(Usage {
-        prompt_tokens: a.prompt_tokens.saturating_add(b.prompt_tokens),
-        completion_tokens: a.completion_tokens.saturating_add(b.completion_tokens),
-        cost: match (a.cost, b.cost) {
-            (Some(a), Some(b)) => Some(a + b),
-            (a, b) => a.or(b),
-        },
-    })
 }
 
 #[cfg(test)]

@@ -26,6 +26,19 @@ impl Usage {
             cost: number(&usage["cost"]),
         })
     }
+
+    /// Both together; what is not known counts nothing.
+    pub fn sum(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        let (Some(a), Some(b)) = (one, other) else { return one.or(other) };
+        Some(Self {
+            prompt_tokens: a.prompt_tokens.saturating_add(b.prompt_tokens),
+            completion_tokens: a.completion_tokens.saturating_add(b.completion_tokens),
+            cost: match (a.cost, b.cost) {
+                (Some(a), Some(b)) => Some(a + b),
+                (a, b) => a.or(b),
+            },
+        })
+    }
 }
 
 fn number(value: &Value) -> Option<f64> {

@@ -136,22 +136,6 @@ pub(super) fn spent(who: &Who, usage: Option<Usage>) -> i64 {
     }
 }
 
-/// Adds up what the rounds of a turn cost.
-pub(super) fn sum(so_far: Option<Usage>, more: Option<Usage>) -> Option<Usage> {
-    let (Some(a), Some(b)) = (so_far, more) else {
-        return so_far.or(more);
-    };
-    let cost = match (a.cost, b.cost) {
-        (Some(a), Some(b)) => Some(a + b),
-        (a, b) => a.or(b),
-    };
-    Some(Usage {
-        prompt_tokens: a.prompt_tokens + b.prompt_tokens,
-        completion_tokens: a.completion_tokens + b.completion_tokens,
-        cost,
-    })
-}
-
 /// Stores something, again and again if need be: it is paid for, or it was done. `None` where the agent shuts down meanwhile;
 /// `Some(false)` where the turn was over already.
 pub(super) async fn insist<F>(shutdown: &CancellationToken, mut store: impl FnMut() -> F) -> Option<bool>
@@ -252,8 +236,11 @@ mod tests {
     #[test]
     fn costs_add_up() {
         let usage = |prompt_tokens, cost| Some(Usage { prompt_tokens, completion_tokens: 1, cost });
-        assert_eq!(sum(usage(3, Some(0.25)), usage(4, None)).map(|u| (u.prompt_tokens, u.cost)), Some((7, Some(0.25))));
-        assert_eq!(sum(None, usage(4, None)), usage(4, None));
-        assert_eq!(sum(None, None), None);
+        assert_eq!(
+            Usage::sum(usage(3, Some(0.25)), usage(4, None)).map(|u| (u.prompt_tokens, u.cost)),
+            Some((7, Some(0.25)))
+        );
+        assert_eq!(Usage::sum(None, usage(4, None)), usage(4, None));
+        assert_eq!(Usage::sum(None, None), None);
     }
 }

@@ -4,7 +4,7 @@ use super::Scheduler;
 use super::ask::{Deltas, End, Said, ask};
 use super::broken::end_unreadable;
 use super::calls::{self, Brought, Round};
-use super::ending::{Ending, Last, insist, spent, sum};
+use super::ending::{Ending, Last, insist, spent};
 use crate::clock;
 use crate::context::Conversation;
 use crate::files::Arrived;
@@ -112,7 +112,7 @@ impl Turn<'_> {
             }
             let exhausted = self.rounds >= self.max_rounds;
             let said = self.ask(exhausted).await?;
-            self.usage = sum(self.usage, said.usage);
+            self.usage = Usage::sum(self.usage, said.usage);
             let goes_on = !exhausted && matches!(said.end, End::Whole) && !said.calls.is_empty();
             if !goes_on {
                 if matches!(said.end, End::Stopped) && self.is_shutting_down() {
@@ -182,7 +182,7 @@ impl Turn<'_> {
             // The cap holds also where the service counts nothing.
             said.usage = Some(estimate(&messages, &said));
         }
-        said.usage = sum(conversation.take_spent(), said.usage);
+        said.usage = Usage::sum(conversation.take_spent(), said.usage);
         Ok(said)
     }
 
