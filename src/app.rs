@@ -8,7 +8,10 @@ use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-use crate::config::Config;
+use crate::cloud::aleph::Aleph;
+use crate::config::{CloudKind, Config};
+use crate::install::Kit;
+use crate::ssh;
 use crate::telegram::api::Api;
 use crate::telegram::holds::Holds;
 use crate::telegram::receipts::Receipts;
@@ -36,6 +39,19 @@ pub struct Shared {
     pub agents_http: reqwest::Client,
     /// Telegram's id of this process' bot.
     pub bot_id: i64,
+    /// Where CLOUD=aleph.
+    pub aleph: Option<Aleph>,
+    /// Where agents run on machines that are reached over SSH.
+    pub remote: Option<Remote>,
+}
+
+/// What is needed to set up machines over SSH.
+#[derive(Clone)]
+pub struct Remote {
+    /// With which they are reached.
+    pub key: ssh::Key,
+    /// What is put on them.
+    pub kit: Kit,
 }
 
 impl std::ops::Deref for App {
@@ -57,6 +73,13 @@ impl App {
             .tcp_nodelay(true)
             .build()?;
         let bot_id = config.bot_id();
+        let aleph = (config.cloud == CloudKind::Aleph).then(|| Aleph::new(&config)).transpose()?;
+        let remote = match config.cloud {
+            CloudKind::Local => None,
+            CloudKind::Aleph | CloudKind::Hosts => {
+                Some(Remote { key: ssh::Key::load(&config.ssh_private_key)?, kit: Kit::load(&config)? })
+            }
+        };
         Ok(Self(Arc::new(Shared {
             config,
             db,
@@ -66,6 +89,8 @@ impl App {
             holds: Holds::default(),
             agents_http,
             bot_id,
+            aleph,
+            remote,
         })))
     }
 

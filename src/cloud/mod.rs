@@ -1,5 +1,6 @@
 //! Where agents run.
 
+pub mod aleph;
 pub mod local;
 mod process;
 mod root;

@@ -1,12 +1,188 @@
 //! The rows of vms: each is there before anything of it exists, and ended only when nothing of it does.
+//!
+//! Invariant: **nothing is paid for that no row knows.** A row is inserted before its instance is asked for, in the
+//! transaction that counts all rows not ended, and ends only after the cloud confirmed that nothing of it is left.
 
+use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
 
+use super::aleph::Instance;
 pub use super::root::Root;
 use crate::agents::Agent;
+use crate::config::CloudKind;
+use crate::ssh;
+
+/// What a machine is for at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum VmState {
+    /// A job makes it ready for the pool.
+    Preparing,
+    /// It waits in the pool.
+    Warm,
+    /// It is an agent's.
+    Assigned,
+    /// A job removes it.
+    Retiring,
+}
+
+impl VmState {
+    /// The word in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Warm => "warm",
+            Self::Assigned => "assigned",
+            Self::Retiring => "retiring",
+        }
+    }
+}
+
+/// What a machine is, and how to find it again: `vms.data`, by `vms.cloud`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Machine {
+    /// A directory and a port of this host.
+    Local(LocalData),
+    /// An instance of Aleph Cloud.
+    Aleph(Box<Instance>),
+    /// A host that the operator brought.
+    Host(HostPlace),
+}
+
+/// A row of `hosts`, as the machine that an agent has of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPlace {
+    /// `hosts.id`.
+    pub host_id: i64,
+    /// Where its SSH server listens.
+    pub ssh: ssh::Address,
+}
+
+impl Machine {
+    /// Where it is.
+    pub fn cloud(&self) -> CloudKind {
+        match self {
+            Self::Local(_) => CloudKind::Local,
+            Self::Aleph(_) => CloudKind::Aleph,
+            Self::Host(_) => CloudKind::Hosts,
+        }
+    }
+
+    fn data(&self) -> serde_json::Result<serde_json::Value> {
+        match self {
+            Self::Local(data) => serde_json::to_value(data),
+            Self::Aleph(instance) => serde_json::to_value(instance),
+            Self::Host(place) => serde_json::to_value(place),
+        }
+    }
+
+    fn read(cloud: &str, data: serde_json::Value) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(match cloud.parse::<CloudKind>()? {
+            CloudKind::Local => Self::Local(serde_json::from_value(data)?),
+            CloudKind::Aleph => Self::Aleph(serde_json::from_value(data)?),
+            CloudKind::Hosts => Self::Host(serde_json::from_value(data)?),
+        })
+    }
+}
+
+/// A row of vms, of any cloud.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vm {
+    /// Ours.
+    pub id: Uuid,
+    /// Whose it is; none in the pool.
+    pub agent_id: Option<i64>,
+    /// What it is for.
+    pub state: VmState,
+    /// What it is.
+    pub machine: Machine,
+    /// The host key it showed at first contact, in OpenSSH's form.
+    pub host_key: Option<String>,
+    /// Its public name, once it has one.
+    pub name: Option<String>,
+    /// Whether anything of an agent may have been written to it.
+    pub touched: bool,
+}
+
+impl FromRow<'_, PgRow> for Vm {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        let cloud: String = row.try_get("cloud")?;
+        let machine = Machine::read(&cloud, row.try_get("data")?)
+            .map_err(|source| sqlx::Error::ColumnDecode { index: "data".into(), source })?;
+        Ok(Self {
+            id: row.try_get("id")?,
+            agent_id: row.try_get("agent_id")?,
+            state: row.try_get("state")?,
+            machine,
+            host_key: row.try_get("host_key")?,
+            name: row.try_get("name")?,
+            touched: row.try_get("touched")?,
+        })
+    }
+}
+
+/// This installation's id, which instances carry.
+pub async fn installation_id(conn: &mut PgConnection) -> sqlx::Result<Uuid> {
+    sqlx::query_scalar("select id from installation").fetch_one(conn).await
+}
+
+/// Machines that are not certainly gone, counted under a lock on the installation's row that lasts until the transaction
+/// ends: whoever inserts a machine counts first, so that there are never more than allowed.
+pub async fn count_unended(conn: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query("select from installation for no key update").execute(&mut *conn).await?;
+    sqlx::query_scalar("select count(*) from vms where ended_at is null").fetch_one(conn).await
+}
+
+/// The machine, locked until the transaction ends; none if it is gone or was never known.
+pub async fn lock(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Vm>> {
+    sqlx::query_as("select * from vms where id = $1 and ended_at is null for no key update")
+        .bind(id)
+        .fetch_optional(conn)
+        .await
+}
+
+/// The machine; none if it is gone or was never known.
+pub async fn get(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Vm>> {
+    sqlx::query_as("select * from vms where id = $1 and ended_at is null").bind(id).fetch_optional(conn).await
+}
+
+/// The agent's machines of any cloud that are not certainly gone, oldest first.
+pub async fn machines_of(conn: &mut PgConnection, agent_id: i64) -> sqlx::Result<Vec<Vm>> {
+    sqlx::query_as("select * from vms where agent_id = $1 and ended_at is null order by created_at, id")
+        .bind(agent_id)
+        .fetch_all(conn)
+        .await
+}
+
+/// Writes a machine down, before it is made.
+pub async fn insert_machine(conn: &mut PgConnection, vm: &Vm) -> sqlx::Result<()> {
+    let data = vm.machine.data().map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let (item_hash, crn_hash, host_id) = match &vm.machine {
+        Machine::Local(_) => (None, None, None),
+        Machine::Aleph(instance) => (Some(&instance.item_hash), Some(&instance.crn.hash), None),
+        Machine::Host(place) => (None, None, Some(place.host_id)),
+    };
+    sqlx::query(
+        "insert into vms (id, agent_id, cloud, state, data, item_hash, crn_hash, host_id, host_key, name)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict (id) do nothing",
+    )
+    .bind(vm.id)
+    .bind(vm.agent_id)
+    .bind(vm.machine.cloud().as_str())
+    .bind(vm.state.as_str())
+    .bind(data)
+    .bind(item_hash)
+    .bind(crn_hash)
+    .bind(host_id)
+    .bind(&vm.host_key)
+    .bind(&vm.name)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
 
 /// A machine of the local cloud: a directory and a port of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,10 +202,13 @@ impl LocalVm {
     }
 }
 
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
-struct LocalData {
-    root: Root,
-    port: u16,
+/// `vms.data` of a machine of the local cloud.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalData {
+    /// Below which its directory is.
+    pub root: Root,
+    /// On 127.0.0.1.
+    pub port: u16,
 }
 
 impl From<&LocalVm> for Json<LocalData> {

@@ -41,8 +41,21 @@ choice! {
 choice! {
     /// Where agents run.
     CloudKind {
+        /// On instances of Aleph Cloud.
+        Aleph = "aleph",
+        /// On machines that the operator brings.
+        Hosts = "hosts",
         /// As processes of this host.
         Local = "local",
+    }
+}
+choice! {
+    /// Where agents' machines get their certificates from.
+    AgentTls {
+        /// From the certificate authorities of AGENT_ACME_URLS.
+        Acme = "acme",
+        /// From this program, with the authority of AGENT_CA_FILE.
+        Internal = "internal",
     }
 }
 choice! {

@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-pub use self::choices::{CloudKind, LogFormat, Model, Models, TelegramMode, Visibility};
+pub use self::choices::{AgentTls, CloudKind, LogFormat, Model, Models, TelegramMode, Visibility};
 use self::parse::{
-    any_text, api_key, base_url, bot_id, bot_token, database_url, expand_home, from_str, in_range, optional_base_url,
-    optional_path, path, vault, webhook_secret,
+    any_text, api_key, base_url, base_urls, bot_id, bot_token, database_url, domain, expand_home, from_str, in_range,
+    optional_base_url, optional_path, optional_text, path, private_key, seconds, ssh_public_key, user_ids, vault,
+    webhook_secret, yes_or_no,
 };
 use crate::vault::Vault;
 
@@ -100,8 +101,73 @@ settings! {
     free_tier_daily_messages: i32 = "FREE_TIER_DAILY_MESSAGES", Need::Default("50"), "50", |text| in_range(text, 0, 1_000_000);
     /// Who may open a new agent by its number: `public` (everybody) or `unlisted` (only its owner).
     default_visibility: Visibility = "DEFAULT_VISIBILITY", Need::Default("public"), "unlisted", from_str;
-    /// Where agents run: `local` starts them as processes of this host.
-    cloud: CloudKind = "CLOUD", Need::Default("local"), "local", from_str;
+    /// Where agents run: `aleph` (instances of Aleph Cloud), `hosts` (machines added with `baal host add`) or `local`
+    /// (processes of this host).
+    cloud: CloudKind = "CLOUD", Need::Default("aleph"), "hosts", from_str;
+    /// The Ethereum key whose credits pay for instances: 64 hexadecimal digits. Needed for CLOUD=aleph.
+    aleph_private_key: Option<SecretString> = "ALEPH_PRIVATE_KEY", Need::Optional, "0x0123…", private_key;
+    /// The key with which machines are reached over SSH: OpenSSH's form, ed25519 or RSA, without a passphrase.
+    ssh_private_key: PathBuf = "ALEPH_SSH_PRIVKEY_PATH", Need::Default("~/.ssh/id_rsa"), "/run/secrets/ssh_key", path;
+    /// Its public half, put on instances; made from the private key if unset.
+    ssh_public_key: Option<String> = "ALEPH_SSH_PUBKEY", Need::Optional, "ssh-ed25519 AAAAC3… baal", ssh_public_key;
+    /// Aleph's core channel nodes, separated by commas: the first that answers is used, all are asked before anything is
+    /// destroyed.
+    aleph_api_urls: Vec<String> = "ALEPH_API_URL", Need::Default("https://api2.aleph.im,https://api3.aleph.im"), "https://api2.aleph.im", base_urls;
+    /// The list of Aleph's compute nodes.
+    aleph_crn_list_url: String = "ALEPH_CRN_LIST_URL", Need::Default("https://crns-list.aleph.sh/crns.json"), "https://crns-list.aleph.sh/crns.json", base_url;
+    /// Aleph's scheduler.
+    aleph_scheduler_url: String = "ALEPH_SCHEDULER_URL", Need::Default("https://scheduler.api.aleph.cloud"), "https://scheduler.api.aleph.cloud", base_url;
+    /// The API of the gateway that gives instances their public names.
+    aleph_gateway_url: String = "ALEPH_GATEWAY_URL", Need::Default("https://api.2n6.me"), "https://api.2n6.me", base_url;
+    /// The domain of those names.
+    aleph_gateway_domain: String = "ALEPH_GATEWAY_DOMAIN", Need::Default("2n6.me"), "2n6.me", domain;
+    /// Processors of an instance.
+    vm_vcpus: u32 = "VM_VCPUS", Need::Default("1"), "2", |text| in_range(text, 1, 64);
+    /// Memory of an instance, in MiB.
+    vm_memory: u64 = "VM_MEMORY_MIB", Need::Default("2048"), "4096", |text| in_range(text, 512, 1 << 20);
+    /// Disk of an instance, in GiB.
+    vm_disk: u64 = "VM_DISK_GIB", Need::Default("20"), "40", |text| in_range(text, 5, 10_000);
+    /// Machines that may exist at one time, whoever they are for: a brake on the bill. Further agents wait in line.
+    max_vms: i64 = "MAX_VMS", Need::Default("20"), "20", |text| in_range(text, 1, 100_000);
+    /// Keep machines ready, so that a new agent takes seconds. They are paid for while they wait.
+    pool_enabled: bool = "POOL_ENABLED", Need::Default("false"), "true", yes_or_no;
+    /// Machines that are kept ready.
+    pool_min_size: i64 = "POOL_MIN_SIZE", Need::Default("5"), "3", |text| in_range(text, 0, 1_000);
+    /// Machines that are ready or being made so, at most.
+    pool_max_size: i64 = "POOL_MAX_SIZE", Need::Default("10"), "10", |text| in_range(text, 0, 1_000);
+    /// Seconds between two looks at the pool.
+    pool_interval: Duration = "POOL_REPLENISH_INTERVAL", Need::Default("30"), "30", |text| seconds(text, 1, 86_400);
+    /// Hours after which a machine that nobody took is replaced by a fresh one.
+    pool_max_age: Duration = "POOL_MAX_AGE_HOURS", Need::Default("24"), "24", |text| in_range(text, 1, 8_760).map(|h: u64| Duration::from_secs(h * 3_600));
+    /// Where machines get their certificates from: `acme`, or `internal` (signed by this program, for closed networks).
+    agent_tls: AgentTls = "AGENT_TLS", Need::Default("acme"), "internal", from_str;
+    /// Directories of certificate authorities, separated by commas; the next is asked where one fails.
+    agent_acme_urls: Vec<String> = "AGENT_ACME_URLS", Need::Default("https://acme-v02.api.letsencrypt.org/directory,https://acme.zerossl.com/v2/DV90"), "https://acme-v02.api.letsencrypt.org/directory", base_urls;
+    /// Whom those authorities may write to. ZeroSSL wants one.
+    acme_email: Option<String> = "ACME_EMAIL", Need::Optional, "admin@example.org", optional_text;
+    /// A certificate authority (PEM) that is trusted beside the public ones when agents are called. With AGENT_TLS=internal it
+    /// signs their certificates.
+    agent_ca_file: Option<PathBuf> = "AGENT_CA_FILE", Need::Optional, "/etc/baal/ca.pem", optional_path;
+    /// Its key (PEM), for AGENT_TLS=internal. `baal ca` makes both.
+    agent_ca_key_file: Option<PathBuf> = "AGENT_CA_KEY_FILE", Need::Optional, "/etc/baal/ca-key.pem", optional_path;
+    /// Allow agents and compute nodes at private or plain http addresses, for tests and closed networks.
+    agent_allow_private: bool = "AGENT_ALLOW_PRIVATE", Need::Default("false"), "true", yes_or_no;
+    /// Seconds within which a compute node has to bring an instance up after it was asked.
+    vm_start_within: Duration = "VM_START_SECONDS", Need::Default("120"), "120", |text| seconds(text, 1, 3_600);
+    /// Seconds within which a machine has to answer over SSH.
+    ssh_within: Duration = "SSH_WAIT_SECONDS", Need::Default("300"), "300", |text| seconds(text, 1, 3_600);
+    /// Seconds within which an agent has to answer under its public name.
+    gateway_within: Duration = "GATEWAY_WAIT_SECONDS", Need::Default("360"), "360", |text| seconds(text, 1, 3_600);
+    /// Seconds for which a compute node that failed is avoided.
+    crn_avoid: Duration = "CRN_AVOID_SECONDS", Need::Default("600"), "600", |text| seconds(text, 0, 86_400);
+    /// Seconds between two probes of a running agent. After three that failed its owner is told.
+    health_interval: Duration = "HEALTH_INTERVAL", Need::Default("60"), "60", |text| seconds(text, 1, 86_400);
+    /// Seconds between two comparisons of what exists in the cloud with what the database knows.
+    reconcile_interval: Duration = "RECONCILE_INTERVAL", Need::Default("600"), "600", |text| seconds(text, 1, 86_400);
+    /// Seconds for which an instance must have been unknown before it is destroyed.
+    reconcile_grace: Duration = "RECONCILE_GRACE_SECONDS", Need::Default("3600"), "3600", |text| seconds(text, 0, 604_800);
+    /// Telegram's ids of the operators, separated by commas: they are told when credits run out.
+    operator_ids: Vec<i64> = "OPERATOR_IDS", Need::Optional, "12345678,23456789", user_ids;
     /// Directory of local agents, one below it for each.
     local_dir: PathBuf = "LOCAL_DIR", Need::Default(".baal/agents"), "/var/lib/baal/agents", path;
     /// The agent's program; beside `baal` if unset.
@@ -179,6 +245,20 @@ impl Config {
     fn check_together(&self, problems: &mut Vec<String>) {
         if self.telegram_mode == TelegramMode::Webhook && self.telegram_webhook_secret.is_none() {
             problems.push("TELEGRAM_WEBHOOK_SECRET is missing: webhooks need it (make one with `baal keygen`)".into());
+        }
+        if self.cloud == CloudKind::Aleph && self.aleph_private_key.is_none() {
+            problems.push(
+                "ALEPH_PRIVATE_KEY is missing: CLOUD=aleph needs it (or set CLOUD=hosts, CLOUD=local to run agents elsewhere)"
+                    .into(),
+            );
+        }
+        if self.pool_min_size > self.pool_max_size {
+            problems.push("POOL_MIN_SIZE is larger than POOL_MAX_SIZE (example: 5 and 10)".into());
+        }
+        if self.agent_tls == AgentTls::Internal && (self.agent_ca_file.is_none() || self.agent_ca_key_file.is_none()) {
+            problems.push(
+                "AGENT_CA_FILE and AGENT_CA_KEY_FILE are needed for AGENT_TLS=internal (`baal ca` makes both)".into(),
+            );
         }
         if self.models.get(&self.default_model).is_none() {
             problems.push(format!("DEFAULT_MODEL: `{}` is not one of MODELS", self.default_model));
@@ -288,6 +368,7 @@ mod tests {
             ("DATABASE_URL", "postgres://localhost/baal"),
             ("BOT_ENCRYPTION_KEY", "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="),
             ("LIBERTAI_API_KEY", "key"),
+            ("CLOUD", "local"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into()

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use secrecy::SecretString;
 
@@ -71,8 +72,67 @@ pub(super) fn api_key(text: &str) -> Result<SecretString, String> {
     }
 }
 
+/// 32 bytes in hexadecimal, with or without 0x; none where empty.
+pub(super) fn private_key(text: &str) -> Result<Option<SecretString>, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    match digits {
+        "" => Ok(None),
+        _ if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(Some(digits.into())),
+        _ => Err("must be a private key of 64 hexadecimal digits".into()),
+    }
+}
+
+/// Base URLs separated by commas.
+pub(super) fn base_urls(text: &str) -> Result<Vec<String>, String> {
+    text.split(',').map(str::trim).filter(|url| !url.is_empty()).map(base_url).collect()
+}
+
+/// A host name, perhaps with a port.
+pub(super) fn domain(text: &str) -> Result<String, String> {
+    let (name, port) = text.split_once(':').unwrap_or((text, "443"));
+    let label = |label: &str| {
+        !label.is_empty() && label.len() <= 63 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    if name.split('.').all(label) && port.parse::<u16>().is_ok_and(|port| port > 0) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("is not a domain name".into())
+    }
+}
+
+/// Telegram's ids of users, separated by commas.
+pub(super) fn user_ids(text: &str) -> Result<Vec<i64>, String> {
+    let ids = text.split(',').map(str::trim).filter(|id| !id.is_empty());
+    ids.map(|id| id.parse().map_err(|_| "must be numbers separated by commas".to_owned())).collect()
+}
+
+pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err("must be true or false".into()),
+    }
+}
+
+pub(super) fn seconds(text: &str, low: u64, high: u64) -> Result<Duration, String> {
+    in_range(text, low, high).map(Duration::from_secs)
+}
+
+/// An OpenSSH public key; none where empty.
+pub(super) fn ssh_public_key(text: &str) -> Result<Option<String>, String> {
+    match text.split_whitespace().next() {
+        None => Ok(None),
+        Some(kind) if kind.starts_with("ssh-") && !text.contains('\n') => Ok(Some(text.to_owned())),
+        Some(_) => Err("is not an OpenSSH public key".into()),
+    }
+}
+
 pub(super) fn any_text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
+}
+
+pub(super) fn optional_text(text: &str) -> Result<Option<String>, String> {
+    Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
 }
 
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {

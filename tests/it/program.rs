@@ -103,6 +103,7 @@ async fn webhook_doctor_and_migrate_do_what_they_say() {
             ("BOT_ENCRYPTION_KEY", KEY),
             ("LIBERTAI_API_KEY", "test-key"),
             ("LIBERTAI_API_BASE_URL", &base),
+            ("CLOUD", "local"),
             ("LOCAL_DIR", &agents),
         ];
         tokio::task::block_in_place(|| baal(arguments, &environment))

@@ -49,6 +49,7 @@ impl World {
             ("BOT_ENCRYPTION_KEY", "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=".into()),
             ("LIBERTAI_API_KEY", "no-key".into()),
             ("LIBERTAI_API_BASE_URL", "http://127.0.0.1:9/v1".into()),
+            ("CLOUD", "local".into()),
             ("LOCAL_DIR", dir.path().join("agents").display().to_string()),
             ("BAAL_AGENT_BINARY", program.display().to_string()),
             ("LEASE_SECONDS", "2".into()),
