@@ -112,7 +112,7 @@ settings! {
     ssh_public_key: Option<String> = "ALEPH_SSH_PUBKEY", Need::Optional, "ssh-ed25519 AAAAC3… baal", ssh_public_key;
     /// Aleph's core channel nodes, separated by commas: the first that answers is used, all are asked before anything is
     /// destroyed.
-    aleph_api_urls: Vec<String> = "ALEPH_API_URL", Need::Default("https://api2.aleph.im,https://api3.aleph.im"), "https://api2.aleph.im", base_urls;
+    aleph_api_urls: Vec<String> = "ALEPH_API_URL", Need::Default("https://api2.aleph.cloud,https://api1.aleph.cloud"), "https://api2.aleph.cloud", base_urls;
     /// The list of Aleph's compute nodes.
     aleph_crn_list_url: String = "ALEPH_CRN_LIST_URL", Need::Default("https://crns-list.aleph.sh/crns.json"), "https://crns-list.aleph.sh/crns.json", base_url;
     /// Aleph's scheduler.
