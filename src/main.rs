@@ -1,10 +1,12 @@
 //! The `baal` program.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use baal::app::App;
 use baal::config::{self, Config};
+use baal::install::authority;
 use baal::serve::Parts;
 use baal::telegram::api::TIMEOUT;
 use baal::telegram::setup;
@@ -50,6 +52,12 @@ enum Command {
     Demo(demo::Options),
     /// Print new keys: BOT_ENCRYPTION_KEY, TELEGRAM_WEBHOOK_SECRET, ADMIN_TOKEN.
     Keygen,
+    /// Make a certificate authority for AGENT_TLS=internal: `ca.pem` and `ca-key.pem`.
+    Ca {
+        /// The directory for both; files that are there stay as they are.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Set, show or delete Telegram's webhook.
     Webhook {
         #[command(subcommand)]
@@ -119,6 +127,12 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Demo(options) => demo::run(options).await?,
         Command::Keygen => keygen(),
+        Command::Ca { out } => {
+            let (cert, key) = authority::create(&out)?;
+            println!("# Put these into .env. The key stays on this host; who has it can pose as every agent.");
+            println!("AGENT_CA_FILE={}", cert.display());
+            println!("AGENT_CA_KEY_FILE={}", key.display());
+        }
         Command::Webhook { action, environment } => webhook(action, load(&environment)?).await?,
         Command::Doctor { environment } => {
             let well = doctor::run(Config::load(!environment.no_env_file)?).await?;

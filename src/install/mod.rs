@@ -1,6 +1,8 @@
 //! From a bare Debian to a healthy agent over HTTPS, over one SSH session. Everything can be done again: what is there already
 //! is left alone.
 
+pub mod authority;
+
 use std::path::Path;
 use std::sync::Arc;
 
