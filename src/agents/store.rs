@@ -1,7 +1,7 @@
 //! Agents as rows.
 //!
 //! Whoever locks several kinds of rows does it in this order, so that nobody waits in a circle: conversations, users,
-//! agents, vms, jobs.
+//! agents, vms, jobs, hosts, installation.
 
 use sqlx::PgConnection;
 

@@ -13,7 +13,7 @@ use super::aleph::Instance;
 pub use super::root::Root;
 use crate::agents::Agent;
 use crate::config::CloudKind;
-use crate::ssh;
+use crate::{jobs, ssh};
 
 /// What a machine is for at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
@@ -181,6 +181,47 @@ pub async fn insert_machine(conn: &mut PgConnection, vm: &Vm) -> sqlx::Result<()
     .bind(&vm.name)
     .execute(conn)
     .await?;
+    Ok(())
+}
+
+/// Gives the oldest machine that waits in the pool of this cloud to the agent; none if nobody waits there. Never the same to
+/// two.
+pub async fn claim_warm(conn: &mut PgConnection, cloud: CloudKind, agent_id: i64) -> sqlx::Result<Option<Vm>> {
+    sqlx::query_as(
+        "with warm as materialized (
+           select id from vms where cloud = $1 and state = 'warm' and ended_at is null
+            order by warm_since limit 1 for update skip locked)
+         update vms set state = 'assigned', agent_id = $2 where id = any(array(select warm.id from warm)) returning *",
+    )
+    .bind(cloud.as_str())
+    .bind(agent_id)
+    .fetch_optional(conn)
+    .await
+}
+
+/// Puts a claimed machine back into the pool, where it had been before; false if something of an agent may have been written
+/// to it, or if it never was there.
+pub async fn release_warm(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<bool> {
+    let result = sqlx::query(
+        "update vms set state = 'warm', agent_id = null
+          where id = $1 and ended_at is null and state = 'assigned' and not touched and warm_since is not null",
+    )
+    .bind(id)
+    .execute(conn)
+    .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// Makes the machine nobody's and enqueues the job that removes it, unless one is live or the machine is gone. Wake
+/// [`Queue::Jobs`](crate::wake::Queue) after the commit.
+pub async fn retire(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    let result = sqlx::query("update vms set state = 'retiring', agent_id = null where id = $1 and ended_at is null")
+        .bind(id)
+        .execute(&mut *conn)
+        .await?;
+    if result.rows_affected() == 1 {
+        jobs::store::enqueue_retire(conn, id).await?;
+    }
     Ok(())
 }
 

@@ -10,6 +10,8 @@ use crate::telegram::markdown::Formatted;
 use crate::telegram::outbox::Call;
 use crate::telegram::text::{Buttons, Place, Text, edit_message, send_message};
 
+const WAY: [Step; 5] = [Step::Place, Step::Install, Step::Start, Step::Health, Step::Finish];
+
 /// What the card tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scene {
@@ -51,8 +53,8 @@ pub fn card(agent: &Agent, scene: &Scene) -> Card {
     match scene {
         Scene::Working { step, trouble } => {
             let mut body = String::from(" is being set up…\n");
-            let current = Step::PROVISION.iter().position(|s| s == step).unwrap_or(Step::PROVISION.len());
-            for (place, step) in Step::PROVISION.iter().enumerate() {
+            let current = WAY.iter().position(|s| s == step).unwrap_or(WAY.len());
+            for (place, step) in WAY.iter().enumerate() {
                 let mark = match place.cmp(&current) {
                     std::cmp::Ordering::Less => "✅",
                     std::cmp::Ordering::Equal if trouble.is_some() => "⚠️",
@@ -96,6 +98,11 @@ pub fn card(agent: &Agent, scene: &Scene) -> Card {
 fn label(step: Step) -> &'static str {
     match step {
         Step::Place => "Find a place for it",
+        Step::Create => "Get a machine",
+        Step::Reach => "Wait for the machine",
+        Step::Prepare => "Prepare the machine",
+        Step::Store => "Keep it ready",
+        Step::Restore => "Go back to what worked",
         Step::Install => "Install it",
         Step::Start => "Start it",
         Step::Health => "Wait until it answers",

@@ -5,6 +5,7 @@ mod error;
 pub mod model;
 mod steps;
 pub mod store;
+pub mod verdict;
 pub mod worker;
 
 use sqlx::PgConnection;
@@ -15,14 +16,16 @@ use crate::telegram::outbox;
 use card::Scene;
 use model::{Kind, Step};
 
-/// Enqueues a job for the agent and, if somebody waits for its end, the message that shows how it goes.
+/// Enqueues a job for the agent (`provision`, `deprovision`, `redeploy`, `repair`) and, if somebody waits for its end, the
+/// message that shows how it goes. The agent has no other job that is not done: see [`store::live`]. Wake
+/// [`Queue::Jobs`](crate::wake::Queue) and [`Queue::Outbox`](crate::wake::Queue) after the commit.
 pub async fn start(conn: &mut PgConnection, kind: Kind, agent: &Agent) -> sqlx::Result<()> {
     let progress = match kind {
-        Kind::Provision => {
+        Kind::Provision | Kind::Redeploy | Kind::Repair => {
             let card = card::card(agent, &Scene::Working { step: Step::Place, trouble: None });
             Some(outbox::enqueue(conn, &card.message(agent.bot_id, agent.chat_id)).await?)
         }
-        Kind::Deprovision => None,
+        Kind::Deprovision | Kind::Prepare | Kind::Retire => None,
     };
     store::enqueue(conn, kind, agent.id, progress).await?;
     Ok(())

@@ -1,18 +1,29 @@
-//! What a job is: its kind, its steps, and what it has to remember between them. Nothing here touches the world.
+//! What a job is: its kind, its steps, the ways through them, and what it has to remember between them. Nothing here touches
+//! the world.
 
-use std::time::Duration;
-
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::config::CloudKind;
+
 /// What a job is to bring about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
+#[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum Kind {
     /// The agent runs as its row says.
     Provision,
     /// Nothing of the agent is left but its row.
     Deprovision,
+    /// The agent, which runs, runs as its row says now; else as it did before.
+    Redeploy,
+    /// The agent runs as its row says, on its own machine if that can be mended, else on another.
+    Repair,
+    /// A machine waits in the pool.
+    Prepare,
+    /// Nothing of a machine is left.
+    Retire,
 }
 
 impl Kind {
@@ -21,27 +32,38 @@ impl Kind {
         match self {
             Self::Provision => "provision",
             Self::Deprovision => "deprovision",
+            Self::Redeploy => "redeploy",
+            Self::Repair => "repair",
+            Self::Prepare => "prepare",
+            Self::Retire => "retire",
         }
     }
 
     /// Where a job of this kind begins.
     pub fn first_step(self) -> Step {
         match self {
-            Self::Provision => Step::Place,
-            Self::Deprovision => Step::Stop,
+            Self::Provision | Self::Repair | Self::Prepare => Step::Place,
+            Self::Redeploy => Step::Install,
+            Self::Deprovision | Self::Retire => Step::Stop,
         }
     }
 }
 
 /// What a job is about to do. Each step looks before it acts, so that it can be done twice.
 ///
-/// A provision goes from `Place` to `Finish`. A deprovision goes from `Stop` to `End`; so does a provision that was
-/// cancelled or has failed, and thereby undoes what it made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+/// [`next`] says which follows which. Whatever is undone goes from `Stop` to `End`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum Step {
     /// Choose where the agent will run, and write that down before anything is there.
     Place,
+    /// Have the machine made.
+    Create,
+    /// Wait until the machine answers over SSH.
+    Reach,
+    /// Put everything on the machine that does not depend on the agent.
+    Prepare,
     /// Write the agent's files.
     Install,
     /// Start its program.
@@ -50,42 +72,35 @@ pub enum Step {
     Health,
     /// Open it to its users.
     Finish,
+    /// Put the machine into the pool.
+    Store,
+    /// What was wanted does not work: want again what worked before.
+    Restore,
     /// Stop its program.
     Stop,
-    /// Remove its files.
+    /// Remove what is there.
     Remove,
     /// Write down that it is gone.
     End,
 }
 
 impl Step {
-    /// The steps that a provision shows.
-    pub const PROVISION: [Self; 5] = [Self::Place, Self::Install, Self::Start, Self::Health, Self::Finish];
-
     /// The word in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Place => "place",
+            Self::Create => "create",
+            Self::Reach => "reach",
+            Self::Prepare => "prepare",
             Self::Install => "install",
             Self::Start => "start",
             Self::Health => "health",
             Self::Finish => "finish",
+            Self::Store => "store",
+            Self::Restore => "restore",
             Self::Stop => "stop",
             Self::Remove => "remove",
             Self::End => "end",
-        }
-    }
-
-    /// What follows when this step has succeeded; none after the last.
-    pub fn next(self) -> Option<Self> {
-        match self {
-            Self::Place => Some(Self::Install),
-            Self::Install => Some(Self::Start),
-            Self::Start => Some(Self::Health),
-            Self::Health => Some(Self::Finish),
-            Self::Stop => Some(Self::Remove),
-            Self::Remove => Some(Self::End),
-            Self::Finish | Self::End => None,
         }
     }
 
@@ -96,31 +111,99 @@ impl Step {
     }
 }
 
+/// The way of a job that makes something, from its first step to its last, on a machine of this cloud.
+pub fn way(kind: Kind, cloud: CloudKind) -> &'static [Step] {
+    use Step::{Create, End, Finish, Health, Install, Place, Prepare, Reach, Remove, Start, Stop, Store};
+    match (kind, cloud) {
+        (Kind::Provision | Kind::Repair, CloudKind::Aleph) => &[Place, Create, Reach, Prepare, Install, Health, Finish],
+        // A host is there already.
+        (Kind::Provision | Kind::Repair, CloudKind::Hosts) => &[Place, Reach, Prepare, Install, Health, Finish],
+        (Kind::Provision | Kind::Repair, CloudKind::Local) => &[Place, Install, Start, Health, Finish],
+        (Kind::Redeploy, CloudKind::Aleph | CloudKind::Hosts) => &[Install, Health, Finish],
+        (Kind::Redeploy, CloudKind::Local) => &[Install, Start, Health, Finish],
+        (Kind::Prepare, CloudKind::Aleph) => &[Place, Create, Reach, Prepare, Store],
+        (Kind::Prepare, CloudKind::Hosts) => &[Place, Reach, Prepare, Store],
+        (Kind::Prepare, CloudKind::Local) => &[Place, Store],
+        (Kind::Deprovision | Kind::Retire, _) => &[Stop, Remove, End],
+    }
+}
+
+/// What follows when this step of such a job has succeeded; none after the last.
+pub fn next(kind: Kind, cloud: CloudKind, step: Step) -> Option<Step> {
+    match step {
+        Step::Stop => Some(Step::Remove),
+        Step::Remove => Some(Step::End),
+        Step::Restore => Some(Step::Install),
+        _ => {
+            let way = way(kind, cloud);
+            way.iter().position(|s| *s == step).and_then(|place| way.get(place + 1)).copied()
+        }
+    }
+}
+
 /// What a job has found so far, kept in its row. Never a secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct State {
-    /// Where the agent is being put.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The machine that it works at.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vm: Option<Uuid>,
     /// The `wanted_version` that was installed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<i32>,
     /// The protocol that the agent said it speaks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<i32>,
-    /// Why a provision undoes what it made, in words for the owner.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Why it undoes what it made, in words for the owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
+    /// The step at which it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_at: Option<Step>,
+    /// When the step began: waits count from here, whoever works at the job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
+    /// When the machine was first asked for, or last confirmed to be gone; by the step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<DateTime<Utc>>,
+    /// Whether the machine was booted once more because it did not answer.
+    #[serde(skip_serializing_if = "is_false")]
+    pub rebooted: bool,
+    /// Machines that were given up.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tried: u32,
+    /// Whether the agent's memory went with a machine that was given up.
+    #[serde(skip_serializing_if = "is_false")]
+    pub memory_lost: bool,
+    /// Whether the machine was made, or taken from the pool, by this very job: it has nothing of its agent to lose.
+    #[serde(skip_serializing_if = "is_false")]
+    pub fresh: bool,
+    /// Why the agent goes back to what it was before, in words for the owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored: Option<String>,
+    /// The place in the waiting list that its owner was told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<i64>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 /// How a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum Outcome {
-    /// What was wanted is so.
+    /// What it was to bring about is so.
     Succeeded,
-    /// It could not be brought about, and what was made is undone.
+    /// It is not, and what had been made is removed again, or as it was before.
     Failed,
-    /// It was no longer wanted, and what was made is undone.
+    /// It was no longer wanted; what had been made is removed again.
     Cancelled,
 }
 
@@ -135,62 +218,51 @@ impl Outcome {
     }
 }
 
-/// Tries of one step of a provision before it fails.
-pub const MAX_FAILURES: i32 = 6;
-/// Replicas that may die over a provision before it fails: it may be what kills them.
-pub const MAX_RECLAIMS: i32 = 5;
-
-/// What to do about a step that did not succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Try the step again after this wait.
-    Again(Duration),
-    /// Undo what was made.
-    Undo,
-}
-
-/// Judges the `failures`th failure in a row of a step. `final_` says that trying again is known to be of no use; `jitter`
-/// is random in 0..1 and keeps jobs that failed together from coming back together.
-pub fn judge(step: Step, failures: i32, final_: bool, jitter: f64) -> Verdict {
-    if !step.removes() && (final_ || failures >= MAX_FAILURES) {
-        return Verdict::Undo;
-    }
-    let doublings = failures.clamp(1, 9) - 1;
-    let seconds = f64::from(1 << doublings).min(300.0);
-    Verdict::Again(Duration::from_secs_f64(seconds * (0.75 + jitter / 2.0)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn path(kind: Kind) -> Vec<&'static str> {
-        std::iter::successors(Some(kind.first_step()), |step| step.next()).map(Step::as_str).collect()
+    fn path(kind: Kind, cloud: CloudKind) -> Vec<&'static str> {
+        std::iter::successors(Some(kind.first_step()), |step| next(kind, cloud, *step)).map(Step::as_str).collect()
     }
 
     #[test]
     fn each_kind_goes_its_way_to_the_end() {
-        assert_eq!(path(Kind::Provision), ["place", "install", "start", "health", "finish"]);
-        assert_eq!(path(Kind::Deprovision), ["stop", "remove", "end"]);
+        use CloudKind::{Aleph, Hosts, Local};
+        let on_aleph = ["place", "create", "reach", "prepare", "install", "health", "finish"];
+        assert_eq!(path(Kind::Provision, Local), ["place", "install", "start", "health", "finish"]);
+        assert_eq!(path(Kind::Provision, Aleph), on_aleph);
+        assert_eq!(path(Kind::Repair, Aleph), on_aleph);
+        assert_eq!(path(Kind::Provision, Hosts), ["place", "reach", "prepare", "install", "health", "finish"]);
+        assert_eq!(path(Kind::Redeploy, Aleph), ["install", "health", "finish"]);
+        assert_eq!(path(Kind::Redeploy, Local), ["install", "start", "health", "finish"]);
+        assert_eq!(path(Kind::Prepare, Aleph), ["place", "create", "reach", "prepare", "store"]);
+        for cloud in [Aleph, Hosts, Local] {
+            for kind in [Kind::Deprovision, Kind::Retire] {
+                assert_eq!(path(kind, cloud), ["stop", "remove", "end"]);
+            }
+        }
     }
 
     #[test]
-    fn waits_double_up_to_five_minutes() {
-        let waits: Vec<_> = (1..=11).map(|n| judge(Step::Stop, n, false, 0.5)).collect();
-        let expected = [1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256].map(|s| Verdict::Again(Duration::from_secs(s)));
-        assert_eq!(waits, expected);
+    fn ways_begin_where_their_kind_begins() {
+        for kind in [Kind::Provision, Kind::Deprovision, Kind::Redeploy, Kind::Repair, Kind::Prepare, Kind::Retire] {
+            for cloud in [CloudKind::Aleph, CloudKind::Hosts, CloudKind::Local] {
+                assert_eq!(way(kind, cloud).first(), Some(&kind.first_step()));
+            }
+        }
     }
 
     #[test]
-    fn a_provision_gives_up_and_a_removal_never_does() {
-        assert!(matches!(judge(Step::Health, MAX_FAILURES - 1, false, 0.0), Verdict::Again(_)));
-        assert_eq!(judge(Step::Health, MAX_FAILURES, false, 0.0), Verdict::Undo);
-        assert_eq!(judge(Step::Install, 1, true, 0.0), Verdict::Undo);
-        assert!(matches!(judge(Step::Remove, 1_000, true, 1.0), Verdict::Again(_)));
+    fn what_is_undone_or_restored_goes_on_in_every_kind() {
+        assert_eq!(next(Kind::Provision, CloudKind::Local, Step::Stop), Some(Step::Remove));
+        assert_eq!(next(Kind::Repair, CloudKind::Aleph, Step::Remove), Some(Step::End));
+        assert_eq!(next(Kind::Redeploy, CloudKind::Local, Step::Restore), Some(Step::Install));
     }
 
     #[test]
-    fn a_state_of_an_older_version_is_read() {
+    fn a_state_of_an_older_version_is_read_and_says_no_more_than_it_knows() {
         assert_eq!(serde_json::from_str::<State>("{}").expect("parses"), State::default());
+        assert_eq!(serde_json::to_string(&State::default()).expect("JSON"), "{}");
     }
 }

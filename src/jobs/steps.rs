@@ -69,7 +69,9 @@ pub async fn perform(app: &App, job: &Job, stop: &CancellationToken) -> Result<D
             }
             Ok(on(job, Step::End, Effect::Gone(gone)))
         }
-        Step::Finish | Step::End => Ok(on(job, job.step, Effect::Nothing)),
+        Step::Finish | Step::End | Step::Create | Step::Reach | Step::Prepare | Step::Store | Step::Restore => {
+            Ok(on(job, job.step, Effect::Nothing))
+        }
     }
 }
 
@@ -78,7 +80,7 @@ fn on(job: &Job, next: Step, effect: Effect) -> Done {
 }
 
 async fn open_vms(app: &App, job: &Job) -> Result<Vec<LocalVm>, JobError> {
-    Ok(vms::open_of(&mut *app.db.acquire().await?, job.agent_id).await?)
+    Ok(vms::open_of(&mut *app.db.acquire().await?, job.agent_id.ok_or(JobError::LeaseLost)?).await?)
 }
 
 async fn place(app: &App, job: &Job) -> Result<Done, JobError> {
@@ -101,8 +103,8 @@ fn free_port() -> Result<u16, JobError> {
 async fn subject(app: &App, job: &Job) -> Result<(Agent, LocalVm, Site), JobError> {
     let mut conn = app.db.acquire().await?;
     let lost = || JobError::fail("it is no longer known where it was put", anyhow!("agent or vm row is missing"));
-    let agent = agents::store::get(&mut conn, job.agent_id).await?.ok_or_else(lost)?;
-    let vms = vms::open_of(&mut conn, job.agent_id).await?;
+    let agent = agents::store::get(&mut conn, job.agent_id.ok_or(JobError::LeaseLost)?).await?.ok_or_else(lost)?;
+    let vms = vms::open_of(&mut conn, agent.id).await?;
     let vm = vms.into_iter().find(|vm| Some(vm.id) == job.state.vm).ok_or_else(lost)?;
     let site = Site::of(&vm)?;
     Ok((agent, vm, site))

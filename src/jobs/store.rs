@@ -10,7 +10,8 @@ use sqlx::{FromRow, PgConnection, PgPool, Row, postgres::PgRow};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::model::{Kind, MAX_RECLAIMS, Outcome, State, Step};
+use super::model::{Kind, Outcome, State, Step};
+use super::verdict::MAX_RECLAIMS;
 
 /// The right to work on a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +31,10 @@ pub struct Job {
     pub claim: Claim,
     /// What it is to bring about.
     pub kind: Kind,
-    /// For which agent.
-    pub agent_id: i64,
+    /// For which agent; none where it is about a machine alone.
+    pub agent_id: Option<i64>,
+    /// The machine that it removes, if its kind is `retire`.
+    pub vm_id: Option<Uuid>,
     /// What it is about to do.
     pub step: Step,
     /// What it has found so far.
@@ -57,6 +60,7 @@ impl FromRow<'_, PgRow> for Job {
             },
             kind: row.try_get("kind")?,
             agent_id: row.try_get("agent_id")?,
+            vm_id: row.try_get("vm_id")?,
             step: row.try_get("step")?,
             state,
             failures: row.try_get("failures")?,
@@ -67,7 +71,7 @@ impl FromRow<'_, PgRow> for Job {
     }
 }
 
-/// Puts a job into the queue. An agent has at most one that is not done: a second is a unique violation.
+/// Puts an agent's job into the queue. An agent has at most one that is not done: a second is a unique violation.
 pub async fn enqueue(conn: &mut PgConnection, kind: Kind, agent_id: i64, progress: Option<i64>) -> sqlx::Result<Uuid> {
     let id = Uuid::now_v7();
     sqlx::query("insert into jobs (id, kind, agent_id, step, progress) values ($1, $2, $3, $4, $5)")
@@ -79,6 +83,42 @@ pub async fn enqueue(conn: &mut PgConnection, kind: Kind, agent_id: i64, progres
         .execute(conn)
         .await?;
     Ok(id)
+}
+
+/// The kind of the agent's job that is not done, if there is one.
+pub async fn live(conn: &mut PgConnection, agent_id: i64) -> sqlx::Result<Option<Kind>> {
+    sqlx::query_scalar("select kind from jobs where agent_id = $1 and not done")
+        .bind(agent_id)
+        .fetch_optional(conn)
+        .await
+}
+
+/// Enqueues a job that makes a machine for the pool. Wake [`Queue::Jobs`](crate::wake::Queue) after the commit.
+pub async fn enqueue_prepare(conn: &mut PgConnection) -> sqlx::Result<Uuid> {
+    let id = Uuid::now_v7();
+    sqlx::query("insert into jobs (id, kind, step) values ($1, $2, $3)")
+        .bind(id)
+        .bind(Kind::Prepare.as_str())
+        .bind(Kind::Prepare.first_step().as_str())
+        .execute(conn)
+        .await?;
+    Ok(id)
+}
+
+/// Enqueues the job that removes this machine, unless one is live. Whoever calls has made the machine nobody's: see
+/// [`retire`](crate::cloud::store::retire).
+pub async fn enqueue_retire(conn: &mut PgConnection, vm_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into jobs (id, kind, vm_id, step) values ($1, $2, $3, $4)
+         on conflict (vm_id) where not done and vm_id is not null do nothing",
+    )
+    .bind(Uuid::now_v7())
+    .bind(Kind::Retire.as_str())
+    .bind(vm_id)
+    .bind(Kind::Retire.first_step().as_str())
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Claims up to `limit` jobs whose time has come, if the replica is registered.

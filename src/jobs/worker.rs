@@ -15,9 +15,10 @@ use tracing::{info, warn};
 
 use super::card::{self, Scene};
 use super::error::JobError;
-use super::model::{Kind, MAX_RECLAIMS, Outcome, State, Step, Verdict, judge};
+use super::model::{Kind, Outcome, State, Step};
 use super::steps::{self, Done, Effect};
 use super::store::{self, Job};
+use super::verdict::{Failure, Grade, MAX_RECLAIMS, Verdict, judge};
 use crate::agents::{self, Agent, Status};
 use crate::app::App;
 use crate::cloud::store as vms;
@@ -173,7 +174,7 @@ impl Worker {
         let (agent, current) = lock(&mut tx, job).await?;
         match done.effect {
             Effect::Nothing => {}
-            Effect::Placed(vm) => vms::insert(&mut tx, job.agent_id, &vm).await?,
+            Effect::Placed(vm) => vms::insert(&mut tx, agent.id, &vm).await?,
             Effect::Moved(vm) => vms::set_port(&mut tx, &vm).await?,
             Effect::Gone(ids) => vms::end(&mut tx, &ids).await?,
         }
@@ -204,9 +205,19 @@ impl Worker {
     async fn failed(&self, job: &Job, reason: String, source: anyhow::Error, last: bool) -> Next {
         let failures = job.failures.saturating_add(1);
         warn!(job.id = %job.claim.job_id, agent.id = job.agent_id, job.step = job.step.as_str(), failures, error = %format!("{source:#}"), "a step failed: {reason}");
-        let wait = match judge(job.step, failures, last, rand::random()) {
-            Verdict::Undo => return self.turn_back(job, Some(reason)).await,
+        let failure = Failure {
+            kind: job.kind,
+            cloud: self.app.config.cloud,
+            step: job.step,
+            failures,
+            grade: if last { Grade::Last } else { Grade::Passing },
+            tried: job.state.tried,
+            fresh: job.state.fresh,
+            restoring: job.state.restored.is_some(),
+        };
+        let wait = match judge(failure, rand::random()) {
             Verdict::Again(wait) => wait,
+            _ => return self.turn_back(job, Some(reason)).await,
         };
         let mut tx = self.app.db.begin().await?;
         let (agent, _) = lock(&mut tx, job).await?;
@@ -223,7 +234,7 @@ impl Worker {
     async fn finish(&self, job: &Job) -> Next {
         let mut tx = self.app.db.begin().await?;
         // Conversations are locked before agents everywhere.
-        if let Some(agent) = agents::store::get(&mut tx, job.agent_id).await? {
+        if let Some(agent) = agents::store::get(&mut tx, job.agent_id.ok_or(JobError::LeaseLost)?).await? {
             agents::store::introduce(&mut tx, &agent).await?;
         }
         let (agent, current) = lock(&mut tx, job).await?;
@@ -231,7 +242,7 @@ impl Worker {
             tx.rollback().await?;
             return Ok(Some(current));
         }
-        let vm = vms::open_of(&mut tx, job.agent_id).await?.into_iter().find(|vm| Some(vm.id) == job.state.vm);
+        let vm = vms::open_of(&mut tx, agent.id).await?.into_iter().find(|vm| Some(vm.id) == job.state.vm);
         let (Some(vm), Some(version)) = (vm, job.state.version.filter(|version| *version == agent.wanted_version))
         else {
             tx.rollback().await?;
@@ -239,7 +250,7 @@ impl Worker {
             return self.save(job, done).await;
         };
         let protocol = job.state.protocol.unwrap_or(1);
-        agents::store::set_running(&mut tx, job.agent_id, &vm.url(), protocol, version).await?;
+        agents::store::set_running(&mut tx, agent.id, &vm.url(), protocol, version).await?;
         let bot_username = agents::store::bot_username(&mut tx, agent.bot_id).await?;
         show(&mut tx, job, &agent, &Scene::Ready { bot_username }).await?;
         store::end(&mut tx, &job.claim, Outcome::Succeeded, None).await?.ok_or(JobError::LeaseLost)?;
@@ -255,18 +266,18 @@ impl Worker {
     async fn end(&self, job: &Job) -> Next {
         let mut tx = self.app.db.begin().await?;
         let (agent, _) = lock(&mut tx, job).await?;
-        if !vms::open_of(&mut tx, job.agent_id).await?.is_empty() {
+        if !vms::open_of(&mut tx, agent.id).await?.is_empty() {
             tx.rollback().await?;
             let done = Done { next: Step::Stop, state: job.state.clone(), effect: Effect::Nothing };
             return self.save(job, done).await;
         }
         let (outcome, error, scene) = if agent.status == Status::Deleting {
-            agents::store::set_deleted(&mut tx, job.agent_id).await?;
+            agents::store::set_deleted(&mut tx, agent.id).await?;
             let outcome = if job.kind == Kind::Provision { Outcome::Cancelled } else { Outcome::Succeeded };
             (outcome, None, Scene::Deleted)
         } else {
             let reason = job.state.failed.clone().unwrap_or_else(|| "it was cancelled".into());
-            agents::store::set_status(&mut tx, job.agent_id, Status::Failed).await?;
+            agents::store::set_status(&mut tx, agent.id, Status::Failed).await?;
             (Outcome::Failed, Some(reason.clone()), Scene::Failed { reason })
         };
         show(&mut tx, job, &agent, &scene).await?;
@@ -280,7 +291,8 @@ impl Worker {
 
 /// Locks the agent and then the job, in the order in which the service does; the job as it stands.
 async fn lock(conn: &mut PgConnection, job: &Job) -> Result<(Agent, Job), JobError> {
-    let agent = agents::store::lock(conn, job.agent_id).await?.ok_or(JobError::LeaseLost)?;
+    let agent =
+        agents::store::lock(conn, job.agent_id.ok_or(JobError::LeaseLost)?).await?.ok_or(JobError::LeaseLost)?;
     let job = store::lock(conn, &job.claim).await?.ok_or(JobError::LeaseLost)?;
     Ok((agent, job))
 }

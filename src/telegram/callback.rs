@@ -29,6 +29,8 @@ pub enum Press {
     KeepAgent(i64),
     /// Provision it again after a failure.
     Retry(i64),
+    /// Set it right from whatever is left of it.
+    Repair(i64),
     /// Send the words of this turn to the agent again.
     RetryTurn(Uuid),
     /// An answer within a dialogue: which dialogue, at which step, and the answer (short, without colons).
@@ -66,6 +68,7 @@ impl fmt::Display for Press {
             Self::ConfirmDelete(id) => write!(f, "delete!:{id}"),
             Self::KeepAgent(id) => write!(f, "keep:{id}"),
             Self::Retry(id) => write!(f, "retry:{id}"),
+            Self::Repair(id) => write!(f, "repair:{id}"),
             Self::RetryTurn(id) => write!(f, "again:{}", id.simple()),
             Self::Dialogue { id, step, choice } => write!(f, "d:{id}:{step}:{choice}"),
         }
@@ -88,6 +91,7 @@ impl FromStr for Press {
             "delete!" => Self::ConfirmDelete(id()?),
             "keep" => Self::KeepAgent(id()?),
             "retry" => Self::Retry(id()?),
+            "repair" => Self::Repair(id()?),
             "again" => Self::RetryTurn(rest.parse().map_err(|_| UnknownPress)?),
             "d" => {
                 let mut parts = rest.splitn(3, ':');
@@ -119,6 +123,7 @@ mod tests {
             Press::ConfirmDelete(4),
             Press::KeepAgent(4),
             Press::Retry(5),
+            Press::Repair(6),
             Press::RetryTurn(Uuid::max()),
             Press::Dialogue { id: i64::MAX, step: "personality".into(), choice: "default".into() },
         ];

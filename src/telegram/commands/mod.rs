@@ -217,7 +217,7 @@ async fn on_known_press(
         Press::Delete(id) => agents::ask_delete(handler, speaker, Some(pressed), id).await?,
         Press::ConfirmDelete(id) => agents::confirm_delete(handler, speaker, pressed, id).await?,
         Press::KeepAgent(id) => agents::keep(handler, speaker, pressed, id).await?,
-        Press::Retry(id) => agents::retry(handler, speaker, id).await?,
+        Press::Retry(id) | Press::Repair(id) => agents::retry(handler, speaker, id).await?,
         Press::RetryTurn(id) => return relay::retry(handler, speaker, pressed, id).await,
         Press::Dialogue { id, step, choice } => {
             return create::on_press(handler, speaker, pressed, id, &step, &choice).await;
