@@ -2,6 +2,9 @@
 
 pub mod model;
 pub mod service;
+pub mod standing;
 pub mod store;
+mod upkeep;
+mod validate;
 
 pub use model::{Agent, Status};

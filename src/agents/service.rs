@@ -1,7 +1,8 @@
 //! What may be done with agents: the one place where the bot and the REST API get their checks and their words.
 //!
-//! Every function writes within the caller's transaction. After the commit of [`create`], [`delete`] and [`retry`] wake
-//! [`Queue::Jobs`](crate::wake::Queue) and [`Queue::Outbox`](crate::wake::Queue). An error leaves the transaction usable
+//! Every function writes within the caller's transaction. After the commit of those that may start a job ([`create`],
+//! [`delete`], [`retry`], [`change`], [`update`], [`repair`]) wake [`Queue::Jobs`](crate::wake::Queue) and
+//! [`Queue::Outbox`](crate::wake::Queue). An error leaves the transaction usable
 //! (but for [`ServiceError::Database`]): nothing is written before all checks have passed.
 
 use base64::Engine as _;
@@ -10,15 +11,12 @@ use sqlx::PgConnection;
 
 use super::model::{Agent, Status};
 use super::store;
+pub use super::upkeep::{Change, Changed, TakenUp, change, repair, retry, standing, standings, update};
+pub use super::validate::{NAME_CHARACTERS, PROMPT_BYTES, validate_model, validate_name, validate_prompt};
 use crate::app::App;
-use crate::config::{Models, Visibility};
+use crate::config::Visibility;
 use crate::jobs;
 use crate::jobs::model::Kind;
-
-/// Characters that a name may have.
-pub const NAME_CHARACTERS: usize = 64;
-/// Bytes that a personality may have.
-pub const PROMPT_BYTES: usize = 16_384;
 
 /// Why nothing was done, in words for the user who asked.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +27,7 @@ pub enum ServiceError {
     /// A value that cannot be taken.
     #[error("{message}")]
     Invalid {
-        /// The field of [`NewAgent`].
+        /// The field of [`NewAgent`] or [`Change`].
         field: &'static str,
         /// What to do about it.
         message: String,
@@ -88,61 +86,6 @@ impl Slots {
     }
 }
 
-/// The name without surrounding space: 1 to 64 characters on one line, something to see among them.
-pub fn validate_name(name: &str) -> Result<String, ServiceError> {
-    let invalid = |message: &str| Err(ServiceError::Invalid { field: "name", message: message.into() });
-    let name = name.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
-    if name.is_empty() {
-        return invalid("The name is empty. Send a name of 1 to 64 characters.");
-    }
-    if name.chars().any(breaks_line) {
-        return invalid("A name is one line of plain text. Send it again without line breaks and control characters.");
-    }
-    let count = name.chars().count();
-    if count > NAME_CHARACTERS {
-        return invalid(&format!("That name has {count} characters; send one with at most {NAME_CHARACTERS}."));
-    }
-    Ok(name.to_owned())
-}
-
-/// Controls, line separators, and what turns the direction of the text around the name.
-fn breaks_line(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// What takes no space on the screen by itself: a name of these alone could be neither seen nor pressed.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{2800}' | '\u{3164}' | '\u{feff}')
-}
-
-/// The personality without NULs, which Postgres cannot keep: 1 to 16,384 bytes.
-pub fn validate_prompt(prompt: &str) -> Result<String, ServiceError> {
-    let invalid = |message: String| Err(ServiceError::Invalid { field: "system_prompt", message });
-    let prompt = prompt.replace('\0', "");
-    if prompt.trim().is_empty() {
-        return invalid("The personality is empty. Say in a sentence or two how the agent should be.".into());
-    }
-    if prompt.len() > PROMPT_BYTES {
-        return invalid(format!(
-            "That personality is {} bytes long; please shorten it to at most {PROMPT_BYTES}.",
-            prompt.len()
-        ));
-    }
-    Ok(prompt)
-}
-
-/// A model's id, if it is one of those offered.
-pub fn validate_model(models: &Models, id: &str) -> Result<String, ServiceError> {
-    match models.get(id) {
-        Some(model) => Ok(model.id.clone()),
-        None => {
-            let offered: Vec<_> = models.0.iter().map(|model| model.id.as_str()).collect();
-            let message = format!("That model is not offered. Choose one of: {}.", offered.join(", "));
-            Err(ServiceError::Invalid { field: "model", message })
-        }
-    }
-}
-
 /// How many agents the user has and may have.
 pub async fn slots(conn: &mut PgConnection, app: &App, owner_id: i64) -> Result<Slots, ServiceError> {
     let used = store::count(conn, owner_id).await?;
@@ -176,7 +119,7 @@ pub async fn get_owned(conn: &mut PgConnection, owner_id: i64, id: i64) -> Resul
     owned_by(owner_id, store::get(conn, id).await?)
 }
 
-fn owned_by(owner_id: i64, agent: Option<Agent>) -> Result<Agent, ServiceError> {
+pub(super) fn owned_by(owner_id: i64, agent: Option<Agent>) -> Result<Agent, ServiceError> {
     agent.filter(|agent| agent.owner_id == owner_id && agent.status != Status::Deleted).ok_or(ServiceError::NotFound)
 }
 
@@ -188,10 +131,15 @@ pub async fn open(conn: &mut PgConnection, user_id: i64, id: i64) -> Result<Agen
 
 /// Whether this user may know of the agent and talk to it.
 pub fn may_open(agent: &Agent, user_id: i64) -> bool {
-    match agent.status {
+    open_to(agent.owner_id, agent.visibility, agent.status, user_id)
+}
+
+/// The same, where of the agent only this much is at hand.
+pub fn open_to(owner_id: i64, visibility: Visibility, status: Status, user_id: i64) -> bool {
+    match status {
         Status::Deleted => false,
-        Status::Deleting => agent.owner_id == user_id,
-        _ => agent.owner_id == user_id || agent.visibility == Visibility::Public,
+        Status::Deleting => owner_id == user_id,
+        _ => owner_id == user_id || visibility == Visibility::Public,
     }
 }
 
@@ -214,45 +162,9 @@ pub async fn delete(conn: &mut PgConnection, owner_id: i64, id: i64) -> Result<A
     Ok(agent)
 }
 
-/// Tries once more to make a failed agent ready, with a new message that shows the progress.
-pub async fn retry(conn: &mut PgConnection, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
-    let mut agent = owned_by(owner_id, store::lock(conn, id).await?)?;
-    if agent.status != Status::Failed {
-        return Err(ServiceError::Conflict {
-            message: match agent.status {
-                Status::Running => format!("{} is running already. Press Chat under /list to talk to it.", agent.name),
-                status => format!("{} is {status}. Please wait for that to end.", agent.name),
-            },
-        });
-    }
-    store::set_status(conn, id, Status::Provisioning).await?;
-    agent.status = Status::Provisioning;
-    jobs::start(conn, Kind::Provision, &agent).await?;
-    Ok(agent)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_trimmed_and_kept_on_one_line() {
-        assert_eq!(validate_name("  Ada \u{200b}").expect("valid"), "Ada");
-        assert_eq!(validate_name("👩\u{200d}🚀 <b>*_[x](y)</b>").expect("valid"), "👩\u{200d}🚀 <b>*_[x](y)</b>");
-        assert_eq!(validate_name(&"é".repeat(64)).expect("valid").chars().count(), 64);
-        for bad in ["", " \n ", "\u{200b}\u{feff}", "a\nb", "a\0b", "a\u{202e}b", "a\u{2028}b", &"é".repeat(65)] {
-            assert!(matches!(validate_name(bad), Err(ServiceError::Invalid { field: "name", .. })), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_personality_keeps_everything_but_nul() {
-        assert_eq!(validate_prompt("be\0 kind\n\tand `$(rm)`").expect("valid"), "be kind\n\tand `$(rm)`");
-        assert!(validate_prompt(&"x".repeat(PROMPT_BYTES)).is_ok());
-        for bad in ["", "\0\0", " \n", &"é".repeat(PROMPT_BYTES / 2 + 1)] {
-            assert!(matches!(validate_prompt(bad), Err(ServiceError::Invalid { field: "system_prompt", .. })));
-        }
-    }
 
     #[test]
     fn outsiders_cannot_tell_unlisted_and_deleted_agents_from_unknown_ones() {
@@ -269,12 +181,5 @@ mod tests {
         assert!(opens(Visibility::Unlisted, Status::Failed, owner));
         assert!(opens(Visibility::Public, Status::Deleting, owner));
         assert!(!opens(Visibility::Public, Status::Deleted, owner));
-    }
-
-    #[test]
-    fn only_offered_models_can_be_chosen() {
-        let models: Models = r#"[{"id":"m","name":"M"}]"#.parse().expect("models");
-        assert_eq!(validate_model(&models, "m").expect("valid"), "m");
-        assert!(validate_model(&models, "M").is_err());
     }
 }

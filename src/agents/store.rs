@@ -42,11 +42,16 @@ pub async fn count(conn: &mut PgConnection, owner_id: i64) -> sqlx::Result<i64> 
     .await
 }
 
-/// A new row; `sealed_secret` is the Fernet token of the bearer secret.
+/// A new row, and the first version of what is wanted; `sealed_secret` is the Fernet token of the bearer secret.
 pub async fn insert(conn: &mut PgConnection, new: &NewAgent, sealed_secret: &[u8]) -> sqlx::Result<Agent> {
     sqlx::query_as(
-        "insert into agents (owner_id, bot_id, chat_id, name, system_prompt, model, visibility, secret) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8) returning *",
+        "with new as (
+           insert into agents (owner_id, bot_id, chat_id, name, system_prompt, model, visibility, secret)
+           values ($1, $2, $3, $4, $5, $6, $7, $8) returning *),
+         version as (
+           insert into agent_versions (agent_id, version, name, system_prompt, model)
+           select id, wanted_version, name, system_prompt, model from new)
+         select * from new",
     )
     .bind(new.owner_id)
     .bind(new.bot_id)
@@ -58,6 +63,50 @@ pub async fn insert(conn: &mut PgConnection, new: &NewAgent, sealed_secret: &[u8
     .bind(sealed_secret)
     .fetch_one(conn)
     .await
+}
+
+/// Wants this of the agent from now on, as a new version; the agent as it is then. The caller has [locked](lock) it.
+pub async fn want(
+    conn: &mut PgConnection,
+    id: i64,
+    name: &str,
+    system_prompt: &str,
+    model: &str,
+) -> sqlx::Result<Agent> {
+    sqlx::query_as(
+        "with changed as (
+           update agents set name = $2, system_prompt = $3, model = $4, wanted_version = wanted_version + 1
+            where id = $1 returning *),
+         version as (
+           insert into agent_versions (agent_id, version, name, system_prompt, model)
+           select id, wanted_version, name, system_prompt, model from changed)
+         select * from changed",
+    )
+    .bind(id)
+    .bind(name)
+    .bind(system_prompt)
+    .bind(model)
+    .fetch_one(conn)
+    .await
+}
+
+/// A job is to make it ready again: it has no address until then, and what probes found is of no account any more.
+pub async fn set_provisioning(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
+    sqlx::query(
+        "update agents set status = 'provisioning', url = null, health_failures = 0, unwell_since = null where id = $1",
+    )
+    .bind(id)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Whether it has a machine, which may hold what it remembers.
+pub async fn has_machine(conn: &mut PgConnection, id: i64) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select exists (select from vms where agent_id = $1 and ended_at is null)")
+        .bind(id)
+        .fetch_one(conn)
+        .await
 }
 
 /// Changes the status; what is not running has no address.

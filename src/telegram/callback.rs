@@ -29,8 +29,12 @@ pub enum Press {
     KeepAgent(i64),
     /// Provision it again after a failure.
     Retry(i64),
-    /// Set it right from whatever is left of it.
+    /// Ask whether to repair this agent.
     Repair(i64),
+    /// Repair it.
+    ConfirmRepair(i64),
+    /// Put the present program in place.
+    Update(i64),
     /// Send the words of this turn to the agent again.
     RetryTurn(Uuid),
     /// An answer within a dialogue: which dialogue, at which step, and the answer (short, without colons).
@@ -69,6 +73,8 @@ impl fmt::Display for Press {
             Self::KeepAgent(id) => write!(f, "keep:{id}"),
             Self::Retry(id) => write!(f, "retry:{id}"),
             Self::Repair(id) => write!(f, "repair:{id}"),
+            Self::ConfirmRepair(id) => write!(f, "repair!:{id}"),
+            Self::Update(id) => write!(f, "update:{id}"),
             Self::RetryTurn(id) => write!(f, "again:{}", id.simple()),
             Self::Dialogue { id, step, choice } => write!(f, "d:{id}:{step}:{choice}"),
         }
@@ -92,6 +98,8 @@ impl FromStr for Press {
             "keep" => Self::KeepAgent(id()?),
             "retry" => Self::Retry(id()?),
             "repair" => Self::Repair(id()?),
+            "repair!" => Self::ConfirmRepair(id()?),
+            "update" => Self::Update(id()?),
             "again" => Self::RetryTurn(rest.parse().map_err(|_| UnknownPress)?),
             "d" => {
                 let mut parts = rest.splitn(3, ':');
@@ -123,7 +131,9 @@ mod tests {
             Press::ConfirmDelete(4),
             Press::KeepAgent(4),
             Press::Retry(5),
-            Press::Repair(6),
+            Press::Repair(i64::MIN),
+            Press::ConfirmRepair(i64::MIN),
+            Press::Update(i64::MIN),
             Press::RetryTurn(Uuid::max()),
             Press::Dialogue { id: i64::MAX, step: "personality".into(), choice: "default".into() },
         ];

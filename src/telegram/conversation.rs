@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Row};
 
 use super::update::User;
+use crate::agents::Status;
+use crate::config::Visibility;
 use crate::storable;
 
 /// A chat's row, with what is needed of the agent being talked to.
@@ -27,8 +29,10 @@ pub struct CurrentAgent {
     pub owner_id: i64,
     /// What it is called.
     pub name: String,
-    /// `agents.status`.
-    pub status: String,
+    /// Where it stands.
+    pub status: Status,
+    /// Who may talk to it.
+    pub visibility: Visibility,
 }
 
 /// The wizard that creates an agent: each step holds the answers so far.
@@ -83,7 +87,7 @@ pub async fn load(conn: &mut PgConnection, bot_id: i64, chat_id: i64, user: &Use
                                           language_code = excluded.language_code
             where (users.name, users.username, users.language_code)
                   is distinct from (excluded.name, excluded.username, excluded.language_code))
-         select c.dialogue_id, c.dialogue, a.id, a.owner_id, a.name, a.status
+         select c.dialogue_id, c.dialogue, a.id, a.owner_id, a.name, a.status, a.visibility
            from conversations c left join agents a on a.id = c.agent_id
           where c.bot_id = $1 and c.chat_id = $2",
     )
@@ -101,6 +105,8 @@ pub async fn load(conn: &mut PgConnection, bot_id: i64, chat_id: i64, user: &Use
         owner_id: row.get("owner_id"),
         name: row.get("name"),
         status: row.get("status"),
+        // What cannot be read is open to nobody else.
+        visibility: row.get::<&str, _>("visibility").parse().unwrap_or(Visibility::Unlisted),
     });
     // A dialogue that an older version wrote and this one cannot read is forgotten rather than fatal.
     let dialogue =

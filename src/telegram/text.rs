@@ -45,6 +45,11 @@ impl Text {
         self.styled(text.as_ref(), EntityKind::Blockquote)
     }
 
+    /// How long it is, in UTF-16 units: Telegram's measure.
+    pub fn length(&self) -> usize {
+        self.0.text.encode_utf16().count()
+    }
+
     /// The result.
     pub fn done(self) -> Formatted {
         self.0

@@ -1,5 +1,8 @@
 //! What the bot says, in one place. Names and words of users go in as plain text, never as markup.
 
+mod agents;
+mod upkeep;
+
 use teloxide_core::payloads::{AnswerCallbackQuery, AnswerCallbackQuerySetters};
 use teloxide_core::types::{BotCommand, CallbackQueryId};
 
@@ -9,10 +12,12 @@ use super::markdown::Formatted;
 use super::outbox::Call;
 use super::text::{Buttons, Place, Text, send_message};
 use crate::agents::model::{Agent, Status};
-use crate::agents::service::Slots;
 use crate::config::Models;
 use crate::turns::agent_client::AgentError;
 use crate::turns::store::Claimed;
+
+pub use agents::*;
+pub use upkeep::*;
 
 /// The label of the button that asks an agent once more.
 pub const TRY_AGAIN: &str = "🔁 Try again";
@@ -37,6 +42,9 @@ pub fn command_menu() -> Vec<BotCommand> {
         ("create", "Create an agent"),
         ("list", "Your agents"),
         ("manage", "Manage an agent"),
+        ("soul", "Change an agent's personality"),
+        ("update", "Give an agent the newest program"),
+        ("repair", "Repair an agent"),
         ("delete", "Delete an agent"),
         ("cancel", "Stop what you are doing"),
         ("help", "What this bot can do"),
@@ -72,7 +80,10 @@ pub fn welcome(name: &str) -> Message {
 pub fn help() -> Message {
     let text = Text::bold("What you can do here")
         .then("\n\n/create – create an agent: a name, a personality, a model\n/list – your agents and how they are\n")
-        .then("/manage – one agent's card: chat, share, delete\n/delete – delete an agent\n/cancel – stop what you are doing\n\n")
+        .then("/manage – one agent's card: chat, share, repair, delete\n")
+        .then("/soul – change an agent's personality: /soul 5 You are …\n/update – give an agent the newest program: /update 5\n")
+        .then("/repair – repair an agent that does not answer: /repair 5\n")
+        .then("/delete – delete an agent\n/cancel – stop what you are doing\n\n")
         .then("Open an agent and simply write to it. Whoever opens your agent's link has a conversation of their own with it; ")
         .then("nobody sees what others write.");
     (text.done(), vec![vec![Press::Create.button("✨ Create an agent"), Press::List.button("🗂 My agents")]])
@@ -140,6 +151,15 @@ pub fn agent_not_running(name: &str, status: &str) -> String {
         "failed" => format!("{name} isn't running: setting it up failed. Its owner can try again under /list."),
         _ => format!("{name} was deleted. /list shows your agents, /create makes a new one."),
     }
+}
+
+/// The agent being talked to is not for this user any more.
+pub fn closed(name: &str) -> Message {
+    let text = Text::bold(name).then(
+        " isn't shared any more: only its owner can talk to it now, and your message wasn't passed on. You can open \
+         another agent by its link, or create one of your own.",
+    );
+    (text.done(), vec![vec![Press::List.button("🗂 My agents"), Press::Create.button("✨ Create an agent")]])
 }
 
 /// Why an agent did not answer.
@@ -272,119 +292,6 @@ pub fn nothing_to_cancel() -> Message {
 /// What the confirmation turns into.
 pub fn creating(name: &str) -> Formatted {
     Text::plain("⏳ Creating ").then_bold(name).then(".").done()
-}
-
-/// `/list` and `/manage` without a number.
-pub fn list(agents: &[Agent], slots: Slots, current: Option<i64>) -> Message {
-    if agents.is_empty() {
-        let text = Text::plain("You have no agents yet.");
-        return (text.done(), vec![vec![Press::Create.button("✨ Create an agent")]]);
-    }
-    let mut text = Text::bold("Your agents").then(format!(" ({} of {})\n", slots.used, slots.limit));
-    let mut buttons = Buttons::new();
-    // A list of thousands (an operator may allow that) must fit a message.
-    for agent in agents.iter().take(20) {
-        text = text
-            .then(format!("\n{} ", light(agent.status)))
-            .then_bold(&agent.name)
-            .then(format!(" · no. {} · {}", agent.id, agent.status));
-        if current == Some(agent.id) {
-            text = text.then_italic(" · you are talking to it");
-        }
-        buttons.push(vec![
-            Press::Chat(agent.id).button(format!("💬 {}", excerpt(&agent.name, 24))),
-            Press::Manage(agent.id).button("🛠 Manage"),
-        ]);
-    }
-    if agents.len() > 20 {
-        text = text.then(format!("\n\n… and {} more: /manage with a number shows one of them.", agents.len() - 20));
-    }
-    if slots.used < slots.limit {
-        buttons.push(vec![Press::Create.button("✨ Create another")]);
-    }
-    (text.done(), buttons)
-}
-
-/// One agent's card.
-pub fn card(agent: &Agent, username: &str, models: &Models) -> Message {
-    let model = models.get(&agent.model).map_or(agent.model.as_str(), |model| &model.name);
-    let mut text = Text::plain(format!("{} ", light(agent.status))).then_bold(&agent.name).then(format!(
-        "\n\nNumber: {}\nStatus: {}\nModel: {model}\nOpen to: {}",
-        agent.id,
-        agent.status,
-        match agent.visibility {
-            crate::config::Visibility::Public => "everyone with the link",
-            crate::config::Visibility::Unlisted => "you alone",
-        }
-    ));
-    if !username.is_empty() {
-        text = text.then(format!("\nLink: https://t.me/{username}?start=agent_{}", agent.id));
-    }
-    text = text.then("\n\nPersonality:\n").then_quote(excerpt(&agent.system_prompt, 1_500));
-    let mut buttons = Buttons::new();
-    match agent.status {
-        Status::Running => {
-            buttons.push(vec![Press::Chat(agent.id).button("💬 Chat"), Press::Delete(agent.id).button("🗑 Delete")])
-        }
-        Status::Failed => {
-            buttons.push(vec![Press::Retry(agent.id).button(TRY_AGAIN), Press::Delete(agent.id).button("🗑 Delete")]);
-        }
-        Status::Provisioning => buttons.push(vec![Press::Delete(agent.id).button("🗑 Delete")]),
-        Status::Deleting | Status::Deleted => {}
-    }
-    buttons.push(vec![Press::List.button("« All agents")]);
-    (text.done(), buttons)
-}
-
-/// Which agent to delete.
-pub fn delete_which(agents: &[Agent]) -> Message {
-    let deletable: Vec<_> = agents.iter().filter(|agent| agent.status != Status::Deleting).take(20).collect();
-    if deletable.is_empty() {
-        return (Text::plain("You have no agents to delete.").done(), vec![]);
-    }
-    let buttons = deletable
-        .iter()
-        .map(|agent| vec![Press::Delete(agent.id).button(format!("🗑 {} (no. {})", excerpt(&agent.name, 32), agent.id))])
-        .collect();
-    (Text::plain("Which agent do you want to delete?").done(), buttons)
-}
-
-/// Whether to delete it.
-pub fn delete_really(agent: &Agent) -> Message {
-    let text = Text::plain("Delete ")
-        .then_bold(&agent.name)
-        .then(format!(" (no. {})", agent.id))
-        .then("? Its conversations and everything it remembers will be gone for good, for everyone who talks to it.");
-    (
-        text.done(),
-        vec![vec![
-            Press::ConfirmDelete(agent.id).button("🗑 Delete for good"),
-            Press::KeepAgent(agent.id).button("Keep it"),
-        ]],
-    )
-}
-
-/// Deletion has begun.
-pub fn deleting(agent: &Agent) -> Message {
-    let text = Text::plain("🗑 ").then_bold(&agent.name).then(" is being deleted.");
-    (text.done(), vec![vec![Press::List.button("🗂 My agents")]])
-}
-
-/// It stays.
-pub fn kept(agent: &Agent) -> Message {
-    (
-        Text::plain("👍 ").then_bold(&agent.name).then(" stays.").done(),
-        vec![vec![Press::Manage(agent.id).button("🛠 Manage")]],
-    )
-}
-
-fn light(status: Status) -> &'static str {
-    match status {
-        Status::Running => "🟢",
-        Status::Provisioning => "🟡",
-        Status::Failed => "🔴",
-        Status::Deleting | Status::Deleted => "⚫️",
-    }
 }
 
 /// The first characters of a text, with an ellipsis where there are more.

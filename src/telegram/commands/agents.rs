@@ -21,7 +21,8 @@ async fn listing(handler: &mut Handler<'_>, speaker: &Speaker) -> sqlx::Result<M
     let owner = speaker.user.id;
     let agents = service::owned(handler.conn, owner).await.or_else(database_error)?;
     let slots = service::slots(handler.conn, handler.app, owner).await.or_else(database_error)?;
-    Ok(texts::list(&agents, slots, speaker.conversation.agent.as_ref().map(|agent| agent.id)))
+    let standings = service::standings(handler.conn, &agents).await.or_else(database_error)?;
+    Ok(texts::list(&agents, &standings, slots, speaker.conversation.agent.as_ref().map(|agent| agent.id)))
 }
 
 /// Where the service can only fail by the database.
@@ -51,7 +52,8 @@ async fn card(handler: &mut Handler<'_>, speaker: &Speaker, id: i64) -> sqlx::Re
     match service::get_owned(handler.conn, speaker.user.id, id).await {
         Ok(agent) => {
             let username = crate::telegram::setup::username(handler.conn, speaker.place.bot_id).await?;
-            Ok(texts::card(&agent, &username, &handler.app.config.models))
+            let standing = service::standing(handler.conn, &agent).await.or_else(database_error)?;
+            Ok(texts::card(&agent, &standing, &username, &handler.app.config.models))
         }
         Err(error) => Handler::refusal(error),
     }
@@ -127,6 +129,6 @@ pub(super) async fn retry(handler: &mut Handler<'_>, speaker: &Speaker, id: i64)
 }
 
 /// The number in a command's argument, with or without `agent_` or `#`; what is none is no agent's.
-fn number(argument: &str) -> i64 {
+pub(super) fn number(argument: &str) -> i64 {
     argument.trim_start_matches("agent_").trim_start_matches('#').parse().unwrap_or(-1)
 }

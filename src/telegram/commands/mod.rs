@@ -5,6 +5,7 @@ mod agents;
 mod create;
 mod relay;
 mod start;
+mod upkeep;
 
 use sqlx::PgConnection;
 
@@ -173,6 +174,9 @@ async fn on_command(handler: &mut Handler<'_>, speaker: &Speaker, command: Comma
         "list" => agents::list(handler, speaker).await,
         "manage" => agents::manage(handler, speaker, command.argument).await,
         "delete" => agents::delete(handler, speaker, command.argument).await,
+        "soul" => upkeep::soul(handler, speaker, command.argument).await,
+        "update" => upkeep::update(handler, speaker, command.argument).await,
+        "repair" => upkeep::repair(handler, speaker, command.argument).await,
         "cancel" => create::cancel(handler, speaker).await,
         _ => handler.say(speaker.place, texts::unknown_command()).await,
     }
@@ -217,7 +221,10 @@ async fn on_known_press(
         Press::Delete(id) => agents::ask_delete(handler, speaker, Some(pressed), id).await?,
         Press::ConfirmDelete(id) => agents::confirm_delete(handler, speaker, pressed, id).await?,
         Press::KeepAgent(id) => agents::keep(handler, speaker, pressed, id).await?,
-        Press::Retry(id) | Press::Repair(id) => agents::retry(handler, speaker, id).await?,
+        Press::Retry(id) => agents::retry(handler, speaker, id).await?,
+        Press::Repair(id) => upkeep::ask_repair(handler, speaker, pressed, id).await?,
+        Press::ConfirmRepair(id) => upkeep::confirm_repair(handler, speaker, pressed, id).await?,
+        Press::Update(id) => upkeep::update_now(handler, speaker, id).await?,
         Press::RetryTurn(id) => return relay::retry(handler, speaker, pressed, id).await,
         Press::Dialogue { id, step, choice } => {
             return create::on_press(handler, speaker, pressed, id, &step, &choice).await;

@@ -4,7 +4,7 @@ use baal_protocol::Role;
 use uuid::Uuid;
 
 use super::{Handled, Handler, Pressed, Speaker};
-use crate::agents::service;
+use crate::agents::{Status, service};
 use crate::telegram::texts;
 use crate::turns::store::{self, NewTurn, Request};
 use crate::wake::Queue;
@@ -14,8 +14,13 @@ pub(super) async fn on_text(handler: &mut Handler<'_>, speaker: &Speaker, text: 
     let Some(agent) = &speaker.conversation.agent else {
         return handler.say(speaker.place, texts::nobody_to_talk_to()).await;
     };
-    if agent.status != "running" {
-        let words = texts::agent_not_running(&agent.name, &agent.status);
+    let there = !matches!(agent.status, Status::Deleting | Status::Deleted);
+    // Its owner may have closed it since this chat was opened.
+    if there && !service::open_to(agent.owner_id, agent.visibility, agent.status, speaker.user.id) {
+        return handler.say(speaker.place, texts::closed(&agent.name)).await;
+    }
+    if agent.status != Status::Running {
+        let words = texts::agent_not_running(&agent.name, agent.status.as_str());
         return handler.say(speaker.place, texts::refused(&words)).await;
     }
     let request = Request {

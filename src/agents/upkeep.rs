@@ -1,0 +1,157 @@
+//! What may be done with an agent that is there already: other words, the present program, repair. Part of
+//! [`service`](super::service), by whose rules these go.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+
+use super::model::{Agent, Status};
+use super::service::{ServiceError, owned_by};
+use super::standing::{self, Standing};
+use super::store;
+use super::validate::{validate_model, validate_name, validate_prompt};
+use crate::app::App;
+use crate::jobs;
+use crate::jobs::model::Kind;
+
+/// What is to be different about an agent; what is none stays.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// See [`validate_name`].
+    pub name: Option<String>,
+    /// See [`validate_prompt`].
+    pub system_prompt: Option<String>,
+    /// One of MODELS.
+    pub model: Option<String>,
+}
+
+/// A change that is written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// As it is wanted now.
+    pub agent: Agent,
+    /// What brings it about.
+    pub taken_up: TakenUp,
+}
+
+/// What brings a change about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TakenUp {
+    /// A job that was started for it, with a message that shows its progress.
+    ByNewJob,
+    /// The job under way, which sees at its end that something else is wanted by now. With what it is doing, after
+    /// "Ada is".
+    ByLiveJob(String),
+    /// Nothing yet: the agent does not run. Its repair will.
+    ByRepair,
+}
+
+/// Changes an agent. Changes that come quickly one after another end with the last.
+pub async fn change(
+    conn: &mut PgConnection,
+    app: &App,
+    owner_id: i64,
+    id: i64,
+    change: Change,
+) -> Result<Changed, ServiceError> {
+    let name = change.name.as_deref().map(validate_name).transpose()?;
+    let prompt = change.system_prompt.as_deref().map(validate_prompt).transpose()?;
+    let model = change.model.as_deref().map(|model| validate_model(&app.config.models, model)).transpose()?;
+    let agent = locked(conn, owner_id, id).await?;
+    want(conn, &agent, (name.as_ref(), prompt.as_ref(), model.as_ref())).await
+}
+
+/// Puts the present program and configuration in place, by a new version of the same words.
+pub async fn update(conn: &mut PgConnection, _app: &App, owner_id: i64, id: i64) -> Result<Changed, ServiceError> {
+    let agent = locked(conn, owner_id, id).await?;
+    if agent.status == Status::Failed {
+        return Err(ServiceError::Conflict {
+            message: format!(
+                "{} isn't running, so there is nothing to update. /repair {id} brings it to life, with the newest program.",
+                agent.name
+            ),
+        });
+    }
+    want(conn, &agent, (None, None, None)).await
+}
+
+/// Makes the agent ready again from whatever is left of it, with a new message that shows the progress. What it
+/// remembers is kept, unless its machine is gone or cannot be reached.
+///
+/// Until then it is as one that is being set up: no message reaches it, and its senders are told so.
+pub async fn repair(conn: &mut PgConnection, _app: &App, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
+    let mut agent = locked(conn, owner_id, id).await?;
+    if let Some(live) = standing::of_one(conn, id).await?.live {
+        return Err(ServiceError::Conflict {
+            message: format!("{} is {} at the moment. Please wait for that to end.", agent.name, live.doing()),
+        });
+    }
+    begin(conn, &mut agent, Kind::Repair).await?;
+    Ok(agent)
+}
+
+/// Tries once more to make a failed agent ready, with a new message that shows the progress.
+pub async fn retry(conn: &mut PgConnection, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
+    let mut agent = owned_by(owner_id, store::lock(conn, id).await?)?;
+    if agent.status != Status::Failed {
+        return Err(ServiceError::Conflict {
+            message: match agent.status {
+                Status::Running => format!("{} is running already. Press Chat under /list to talk to it.", agent.name),
+                status => format!("{} is {status}. Please wait for that to end.", agent.name),
+            },
+        });
+    }
+    // A provision that fails takes everything away again. What a failed repair left holds what the agent remembers.
+    let kind = if store::has_machine(conn, id).await? { Kind::Repair } else { Kind::Provision };
+    begin(conn, &mut agent, kind).await?;
+    Ok(agent)
+}
+
+/// How these agents are getting on, by number; whose they are is the caller's to check.
+pub async fn standings(conn: &mut PgConnection, agents: &[Agent]) -> Result<HashMap<i64, Standing>, ServiceError> {
+    let ids: Vec<i64> = agents.iter().map(|agent| agent.id).collect();
+    Ok(standing::of(conn, &ids).await?)
+}
+
+/// How this agent is getting on; whose it is is the caller's to check.
+pub async fn standing(conn: &mut PgConnection, agent: &Agent) -> Result<Standing, ServiceError> {
+    Ok(standing::of_one(conn, agent.id).await?)
+}
+
+/// The user's agent, locked, unless somebody is deleting it.
+async fn locked(conn: &mut PgConnection, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
+    let agent = owned_by(owner_id, store::lock(conn, id).await?)?;
+    match agent.status {
+        Status::Deleting => {
+            Err(ServiceError::Conflict { message: format!("{} is being deleted; nothing can be changed.", agent.name) })
+        }
+        _ => Ok(agent),
+    }
+}
+
+/// Writes a new version down and sees to it that a job takes it up. The agent is locked, as it is by whatever ends its
+/// jobs: a job that is under way here has not yet looked for the last time whether something else is wanted.
+async fn want(
+    conn: &mut PgConnection,
+    agent: &Agent,
+    (name, prompt, model): (Option<&String>, Option<&String>, Option<&String>),
+) -> Result<Changed, ServiceError> {
+    let (name, prompt) = (name.unwrap_or(&agent.name), prompt.unwrap_or(&agent.system_prompt));
+    let agent = store::want(conn, agent.id, name, prompt, model.unwrap_or(&agent.model)).await?;
+    let live = standing::of_one(conn, agent.id).await?.live;
+    let taken_up = match (live, agent.status) {
+        (Some(live), _) => TakenUp::ByLiveJob(live.doing()),
+        (None, Status::Running) => {
+            jobs::start(conn, Kind::Redeploy, &agent).await?;
+            TakenUp::ByNewJob
+        }
+        (None, _) => TakenUp::ByRepair,
+    };
+    Ok(Changed { agent, taken_up })
+}
+
+async fn begin(conn: &mut PgConnection, agent: &mut Agent, kind: Kind) -> sqlx::Result<()> {
+    store::set_provisioning(conn, agent.id).await?;
+    (agent.status, agent.url) = (Status::Provisioning, None);
+    jobs::start(conn, kind, agent).await
+}

@@ -1,0 +1,280 @@
+//! Changing, updating and repairing agents, how that went, and what owners and operators are told unasked.
+
+use std::time::Duration;
+
+use super::{Message, excerpt};
+use crate::agents::model::{Agent, Status};
+use crate::agents::service::{Changed, TakenUp};
+use crate::agents::standing::{Deployment, step_words};
+use crate::telegram::callback::Press;
+use crate::telegram::markdown::split;
+use crate::telegram::text::{Buttons, Text};
+
+/// The label of the button that repairs an agent.
+pub const REPAIR: &str = "🔧 Repair";
+
+/// UTF-16 units of a personality in one message, below Telegram's 4,096.
+const QUOTED: usize = 3_800;
+/// Credits of Aleph Cloud that are worth one US dollar.
+const CREDITS_PER_DOLLAR: f64 = 1_000_000.0;
+
+/// How long ago something was, in words.
+pub fn ago(age: Duration) -> String {
+    if age < Duration::from_secs(60) { "just now".into() } else { format!("{} ago", span(age)) }
+}
+
+/// A time in words, as rough as people say it.
+pub fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (count, unit) = match seconds {
+        0..60 => return "less than a minute".into(),
+        60..3_600 => (seconds / 60, "minute"),
+        3_600..172_800 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+/// How the last set-up, update or repair went: a sentence, its reason of at most so many characters.
+pub fn deployment(last: &Deployment, status: Status, reason: usize) -> String {
+    let (done, doing) = match last.kind.as_str() {
+        "provision" => ("Set up", "Setting it up"),
+        "redeploy" => ("Updated", "Updating it"),
+        "repair" => ("Repaired", "Repairing it"),
+        _ => ("Worked at", "Working at it"),
+    };
+    let when = ago(last.ago);
+    match last.outcome.as_str() {
+        "succeeded" => match last.failures {
+            0 => format!("{done} {when}"),
+            1 => format!("{done} {when}, after one try that failed"),
+            failures => format!("{done} {when}, after {failures} tries that failed"),
+        },
+        "failed" => {
+            let mut words = format!("{doing} failed {when}");
+            if let Some((step, tries)) = &last.trouble {
+                let tries = if *tries == 1 { "1 try".into() } else { format!("{tries} tries") };
+                words.push_str(&format!(" while {} ({tries})", step_words(step)));
+            }
+            if let Some(error) = &last.error {
+                words.push_str(&format!(": {}", excerpt(&error.replace('\n', " "), reason)));
+            }
+            if last.kind == "redeploy" && status == Status::Running {
+                words.push_str(". It runs on as before.");
+            }
+            words
+        }
+        _ => format!("{doing} was cancelled {when}"),
+    }
+}
+
+/// `/soul` alone.
+pub fn soul_usage() -> Message {
+    usage(
+        "✏️ To change an agent's personality, send its number and the new words behind /soul, over as many lines as you \
+         like:\n\n/soul 5 You are a patient teacher of mathematics.\n\nWithout words, /soul 5 shows the present ones. \
+         What you talked about with the agent is kept.",
+    )
+}
+
+/// `/update` alone.
+pub fn update_usage() -> Message {
+    usage(
+        "⬆️ To give an agent the newest program, send its number behind /update:\n\n/update 5\n\nWhat it remembers is \
+         kept. If the new program doesn't work, the agent goes back to the one it had.",
+    )
+}
+
+/// `/repair` alone.
+pub fn repair_usage() -> Message {
+    usage(&format!(
+        "🔧 To repair an agent that doesn't answer, send its number behind /repair:\n\n/repair 5\n\n{WHAT_REPAIR_DOES}"
+    ))
+}
+
+const WHAT_REPAIR_DOES: &str = "Repairing looks at the agent's machine and puts right what is broken there; it can't be \
+    talked to meanwhile. What it remembers is kept, unless its machine is gone or can't be reached any more: then it gets \
+    a new one, and begins with nothing but its name, personality and model.";
+
+fn usage(words: &str) -> Message {
+    (Text::plain(words).then("\n\n/list shows the numbers.").done(), vec![vec![Press::List.button("🗂 My agents")]])
+}
+
+/// The present personality, in as many messages as it takes.
+pub fn soul(agent: &Agent) -> Vec<Message> {
+    let text =
+        Text::plain("✏️ The personality of ").then_bold(&agent.name).then(":\n").then_quote(&agent.system_prompt);
+    let mut messages: Vec<Message> = split(text.done(), QUOTED).into_iter().map(|part| (part, vec![])).collect();
+    let change = format!("To change it, send /soul {} and the new words.", agent.id);
+    messages.push((Text::plain(change).done(), manage(agent)));
+    messages
+}
+
+/// The personality is another one now.
+pub fn soul_changed(changed: &Changed) -> Message {
+    let agent = &changed.agent;
+    let text = Text::plain("✏️ ").then_bold(&agent.name).then("'s new personality is written down");
+    match &changed.taken_up {
+        TakenUp::ByNewJob => (text.then(" and is being put in place. What you talked about is kept.").done(), vec![]),
+        TakenUp::ByLiveJob(doing) => {
+            (text.then(format!(". The agent is {doing}; the new personality comes right with that.")).done(), vec![])
+        }
+        TakenUp::ByRepair => {
+            let words = format!(". The agent isn't running, though: /repair {} brings it to life.", agent.id);
+            (text.then(words).done(), vec![vec![Press::Repair(agent.id).button(REPAIR)]])
+        }
+    }
+}
+
+/// The present program is being put in place.
+pub fn update_begun(changed: &Changed) -> Message {
+    let text = Text::plain("⬆️ ").then_bold(&changed.agent.name);
+    let text = match &changed.taken_up {
+        TakenUp::ByLiveJob(doing) => text.then(format!(" is {doing}; the update comes right with that.")),
+        _ => text.then(" is being updated. What it remembers is kept."),
+    };
+    (text.done(), manage(&changed.agent))
+}
+
+/// Whether to repair it.
+pub fn repair_really(agent: &Agent) -> Message {
+    let text =
+        Text::plain("🔧 Repair ").then_bold(&agent.name).then(format!(" (no. {})?\n\n{WHAT_REPAIR_DOES}", agent.id));
+    let buttons = vec![
+        Press::ConfirmRepair(agent.id).button("🔧 Repair now"),
+        Press::Manage(agent.id).button("Leave it as it is"),
+    ];
+    (text.done(), vec![buttons])
+}
+
+/// The repair has begun.
+pub fn repair_begun(agent: &Agent) -> Message {
+    (Text::plain("🔧 ").then_bold(&agent.name).then(" is being repaired.").done(), manage(agent))
+}
+
+fn manage(agent: &Agent) -> Buttons {
+    vec![vec![Press::Manage(agent.id).button("🛠 Manage")]]
+}
+
+/// For its owner, unasked: it doesn't answer.
+pub fn unwell(agent: &Agent) -> Message {
+    let text = Text::plain("🩺 ").then_bold(&agent.name).then(format!(
+        " (no. {}) hasn't answered for a while. It may come back by itself; you will be told. If you don't want to wait, \
+         let it be repaired.",
+        agent.id
+    ));
+    let buttons = vec![Press::Repair(agent.id).button(REPAIR), Press::Manage(agent.id).button("🛠 Manage")];
+    (text.done(), vec![buttons])
+}
+
+/// For its owner, unasked: it answers again.
+pub fn well_again(agent: &Agent) -> Message {
+    let text = Text::plain("🟢 ").then_bold(&agent.name).then(format!(" (no. {}) answers again.", agent.id));
+    (text.done(), vec![vec![Press::Chat(agent.id).button("💬 Chat")]])
+}
+
+/// For operators, unasked: the account at this address has `have` credits, and `need` are needed for what is to run.
+pub fn credits_low(address: &str, have: u64, need: u64) -> Message {
+    let text = Text::plain("💳 ")
+        .then_bold("Credits run out.")
+        .then(format!("\n\nThe account {address} at Aleph Cloud has {}; ", credits(have)))
+        .then(format!("to run what is wanted, it needs {}. ", credits(need)))
+        .then("New agents wait, and machines will be stopped, until somebody adds credits to it.");
+    (text.done(), vec![])
+}
+
+fn credits(credits: u64) -> String {
+    format!("{} credits ({:.2} US dollars)", thousands(credits), credits as f64 / CREDITS_PER_DOLLAR)
+}
+
+/// 1234567 as 1,234,567.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agents::model::tests::agent;
+    use crate::telegram::markdown::utf16_len;
+
+    #[test]
+    fn times_are_told_as_people_do() {
+        let told = |seconds| ago(Duration::from_secs(seconds));
+        assert_eq!((told(0), told(59)), ("just now".into(), "just now".into()));
+        assert_eq!((told(60), told(3_599)), ("1 minute ago".into(), "59 minutes ago".into()));
+        assert_eq!((told(3_600), told(172_799)), ("1 hour ago".into(), "47 hours ago".into()));
+        assert_eq!(told(172_800), "2 days ago");
+        assert_eq!(span(Duration::from_secs(5)), "less than a minute");
+    }
+
+    #[test]
+    fn a_deployment_is_told_with_its_trouble() {
+        let last = |kind: &str, outcome: &str, failures| Deployment {
+            kind: kind.into(),
+            outcome: outcome.into(),
+            ago: Duration::from_secs(180),
+            error: Some("the disk\nis full".into()),
+            trouble: (failures > 0).then(|| ("health".into(), failures)),
+            failures,
+        };
+        let told = |kind, outcome, failures| deployment(&last(kind, outcome, failures), Status::Running, 99);
+        assert_eq!(told("provision", "succeeded", 0), "Set up 3 minutes ago");
+        assert_eq!(told("repair", "succeeded", 1), "Repaired 3 minutes ago, after one try that failed");
+        assert_eq!(told("redeploy", "succeeded", 2), "Updated 3 minutes ago, after 2 tries that failed");
+        assert_eq!(
+            told("repair", "failed", 1),
+            "Repairing it failed 3 minutes ago while waiting until it answers (1 try): the disk is full"
+        );
+        assert_eq!(told("provision", "cancelled", 1), "Setting it up was cancelled 3 minutes ago");
+        assert_eq!(told("of a newer version", "succeeded", 0), "Worked at 3 minutes ago");
+        let short = deployment(&last("repair", "failed", 0), Status::Failed, 8);
+        assert_eq!(short, "Repairing it failed 3 minutes ago: the disk…");
+    }
+
+    #[test]
+    fn the_longest_personality_is_shown_whole() {
+        for unit in ["x", "é", "👩", "a\n", "**b** "] {
+            let mut ada = agent("Ada");
+            ada.system_prompt = unit.repeat(16_384 / unit.len());
+            let shown = soul(&ada);
+            let parts: Vec<&str> = shown.iter().map(|(text, _)| text.text.as_str()).collect();
+            assert!(parts.iter().all(|part| !part.is_empty() && utf16_len(part) <= 4_096));
+            let count = |text: &str| text.matches(unit.trim()).count();
+            let own = count("✏️ The personality of Ada:\n") + count(parts.last().expect("a part"));
+            assert_eq!(count(&parts.concat()) - own, count(&ada.system_prompt), "{unit:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_changed_comes_with_what_brings_it_about() {
+        let told = |taken_up| soul_changed(&Changed { agent: agent("*Ada*"), taken_up });
+        assert!(
+            told(TakenUp::ByNewJob).0.text.starts_with("✏️ *Ada*'s new personality is written down and is being put")
+        );
+        let live = told(TakenUp::ByLiveJob("being repaired (installing it)".into()));
+        assert!(
+            live.0.text.contains("is being repaired (installing it); the new personality comes"),
+            "{}",
+            live.0.text
+        );
+        let (text, buttons) = told(TakenUp::ByRepair);
+        assert!(text.text.contains("/repair 5") && buttons[0][0].text == REPAIR, "{}", text.text);
+    }
+
+    #[test]
+    fn credits_are_told_in_dollars_too() {
+        let text = credits_low("0xabc", 1_234_567, 12_000_000).0.text;
+        assert!(text.contains("0xabc at Aleph Cloud has 1,234,567 credits (1.23 US dollars)"), "{text}");
+        assert!(text.contains("needs 12,000,000 credits (12.00 US dollars)"), "{text}");
+        assert_eq!((thousands(0), thousands(100), thousands(1_000)), ("0".into(), "100".into(), "1,000".into()));
+    }
+}
