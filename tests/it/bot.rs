@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::harness::{Message, Stack};
 use crate::updates::{SECRET, deliver, update};
 
-const NO_SUCH_AGENT: &str = "There is no such agent. /list shows yours.";
+pub const NO_SUCH_AGENT: &str = "There is no such agent. /list shows yours.";
 const UNKNOWN: i64 = 999_999;
 
 /// An agent without a machine, for what needs none.
@@ -83,7 +83,7 @@ async fn a_newcomer_is_welcomed_and_told_what_does_not_work() {
     // The menu was there before the first update could come.
     let chat = stack.simulator.get("/sim/chats/1").await;
     let menu: Vec<_> = chat["bot"]["commands"].as_array().unwrap().iter().map(|c| c["command"].clone()).collect();
-    assert_eq!(menu, ["create", "list", "manage", "delete", "cancel", "help", "start"]);
+    assert_eq!(menu, ["create", "list", "manage", "soul", "update", "repair", "delete", "cancel", "help", "start"]);
     stack.simulator.assert_good_manners().await;
 }
 
@@ -210,15 +210,16 @@ async fn somebody_elses_agents_cannot_be_told_from_none_and_stay_untouched() {
     .await
     .unwrap();
     const STATE: &str = "select (select string_agg(a::text, ';' order by id) from agents a) || (select string_agg(t::text, ';') \
-        from turns t) || (select count(*) from jobs)";
+        from turns t) || (select count(*) from jobs) || (select count(*) from agent_versions)";
     let before: String = stack.sql(STATE).await;
 
     for id in &ids {
-        for command in ["/manage", "/delete"] {
-            let reply = mallory.asks(&format!("{command} {id}"), "").await;
-            assert_eq!((&*reply.text, reply.buttons()), (NO_SUCH_AGENT, vec![]), "{command} {id}");
+        for command in ["/manage N", "/delete N", "/soul N", "/soul N Be mine.", "/update N", "/repair N"] {
+            let command = command.replace('N', &id.to_string());
+            let reply = mallory.asks(&command, "").await;
+            assert_eq!((&*reply.text, reply.buttons()), (NO_SUCH_AGENT, vec![]), "{command}");
         }
-        for verb in ["manage", "delete", "delete!", "keep"] {
+        for verb in ["manage", "delete", "delete!", "keep", "repair!"] {
             // Each on a message that doesn't say so yet.
             let shown = mallory.asks("/help", "What you can do here").await.message_id;
             let query = mallory.forges(shown, &format!("{verb}:{id}")).await;
@@ -226,10 +227,12 @@ async fn somebody_elses_agents_cannot_be_told_from_none_and_stay_untouched() {
             let turned = mallory.wait_for(|m| m.message_id == shown && !m.text.contains("What you can do")).await;
             assert_eq!((&*turned.text, turned.buttons()), (NO_SUCH_AGENT, vec![]), "{verb}:{id}");
         }
-        let last = mallory.messages().await.last().unwrap().message_id;
-        mallory.forges(any.message_id, &format!("retry:{id}")).await;
-        let reply = mallory.wait_for(|m| m.message_id > last).await;
-        assert_eq!((&*reply.text, reply.buttons()), (NO_SUCH_AGENT, vec![]), "retry:{id}");
+        for verb in ["retry", "repair", "update"] {
+            let last = mallory.messages().await.last().unwrap().message_id;
+            mallory.forges(any.message_id, &format!("{verb}:{id}")).await;
+            let reply = mallory.wait_for(|m| m.message_id > last).await;
+            assert_eq!((&*reply.text, reply.buttons()), (NO_SUCH_AGENT, vec![]), "{verb}:{id}");
+        }
     }
     for id in [turn, Uuid::now_v7()] {
         let query = mallory.forges(any.message_id, &format!("again:{}", id.simple())).await;

@@ -9,4 +9,6 @@ mod harness;
 mod program;
 mod streaming;
 mod updates;
+mod upkeep;
+mod visitors;
 mod wizard;
