@@ -1,6 +1,7 @@
 //! Where agents run.
 
 pub mod aleph;
+pub mod hosts;
 pub mod local;
 mod process;
 mod root;
