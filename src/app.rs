@@ -73,12 +73,18 @@ impl App {
             .tcp_nodelay(true)
             .build()?;
         let bot_id = config.bot_id();
-        let aleph = (config.cloud == CloudKind::Aleph).then(|| Aleph::new(&config)).transpose()?;
         let remote = match config.cloud {
             CloudKind::Local => None,
             CloudKind::Aleph | CloudKind::Hosts => {
                 Some(Remote { key: ssh::Key::load(&config.ssh_private_key)?, kit: Kit::load(&config)? })
             }
+        };
+        let aleph = match (&remote, config.cloud) {
+            (Some(remote), CloudKind::Aleph) => {
+                let public = config.ssh_public_key.clone().unwrap_or_else(|| remote.key.public());
+                Some(Aleph::new(&config, public)?)
+            }
+            _ => None,
         };
         Ok(Self(Arc::new(Shared {
             config,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use baal::app::App;
+use baal::cloud::aleph::preview;
 use baal::config::{self, Config};
 use baal::install::authority;
 use baal::serve::Parts;
@@ -70,6 +71,13 @@ enum Command {
         #[command(flatten)]
         environment: Environment,
     },
+    /// Look at what would be sent to Aleph Cloud.
+    Aleph {
+        #[command(subcommand)]
+        action: AlephAction,
+        #[command(flatten)]
+        environment: Environment,
+    },
     /// Print `.env.example`.
     #[command(hide = true)]
     EnvExample,
@@ -94,6 +102,12 @@ enum WebhookAction {
     Info,
     /// Delete it; updates wait at Telegram for a day.
     Delete,
+}
+
+#[derive(Subcommand)]
+enum AlephAction {
+    /// Print, without sending it, the signed message of an instance and its price, or signed headers for a compute node.
+    Preview(preview::Options),
 }
 
 fn main() -> ExitCode {
@@ -137,6 +151,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor { environment } => {
             let well = doctor::run(Config::load(!environment.no_env_file)?).await?;
             return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Aleph { action: AlephAction::Preview(options), environment } => {
+            println!("{:#}", preview::run(&load(&environment)?, &options).await?);
         }
         Command::EnvExample => print!("{}", config::env_example()),
     }

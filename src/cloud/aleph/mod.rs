@@ -1,13 +1,53 @@
 //! Aleph Cloud: instances, paid with credits, on compute nodes (CRNs) that we choose; messages go through core channel nodes
 //! (CCNs). Nothing here knows the database: what must be remembered is returned, and stored before it is acted upon.
+//!
+//! Facts that this is built on (from the crates `aleph-sdk` and `aleph-types` 0.22, pyaleph, aleph-vm, aleph-message 1.7):
+//!
+//! - A message's hash is the SHA-256 of its content, so an instance has its name before anything is sent, and posting the
+//!   same message again changes nothing. Its signature is EIP-191 over `ETH\n{sender}\nINSTANCE\n{hash}`.
+//! - An instance pinned to a node (`requirements.node.node_hash`) is accepted by that node alone; another node takes another
+//!   message with another hash.
+//! - `POST {CCN}/api/v0/messages` with `sync` waits up to 30 s: 200 processed, 202 pending, 422 rejected.
+//! - Nodes know us by two headers: an ephemeral P-256 key signed by the account, and the operation signed by that key,
+//!   good for two minutes around the node's clock.
+//! - One million credits are one US dollar; an instance needs a day's credits to be accepted.
+//! - A FORGET needs its target processed (or removing); until then it is refused and has to be repeated.
+//!
+//! The official crate makes accounts, messages, hashes and signatures and reads balances and aggregates. Plain requests are
+//! used where it does not do: stored messages are posted byte for byte, answers are read tolerantly (one odd field must not
+//! hide how a message stands), and compute nodes, which anybody runs, get deadlines, size limits and no redirects.
 
-use std::collections::HashSet;
+mod ccn;
+mod crn;
+mod gateway;
+mod http;
+mod instances;
+mod listed;
+mod nodes;
+pub mod preview;
+mod price;
+mod signing;
+#[cfg(test)]
+mod tests;
 
+use std::fmt;
+use std::time::Duration;
+
+use aleph_sdk::client::{AlephClient, RetryConfig, TimeoutConfig};
+use aleph_types::account::{Account as _, EvmAccount};
+use aleph_types::chain::Chain;
+use aleph_types::item_hash::ItemHash;
+use anyhow::Context as _;
 use chrono::{DateTime, Utc};
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::http::Http;
+use self::instances::Size;
 use crate::config::Config;
 use crate::ssh;
 
@@ -68,12 +108,14 @@ impl AlephError {
 }
 
 /// Credits that are there and credits that would be needed. 1,000,000 credits are one US dollar.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the account has {have} credits, but {need} are needed to run {machines} machines for a day; add credits to {} or lower MAX_VMS",
-    "it"
+    "the account {address} has {have} credits, but {need} are needed to run {machines} machines for a day: add credits to \
+     {address} (on https://app.aleph.cloud, or from another account), or lower MAX_VMS"
 )]
 pub struct Shortage {
+    /// The account's address.
+    pub address: String,
     /// Credits of the account.
     pub have: u64,
     /// Credits for 24 hours of all machines.
@@ -83,8 +125,10 @@ pub struct Shortage {
 }
 
 /// What the account can pay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Funds {
+    /// The account's address.
+    pub address: String,
     /// Credits of the account.
     pub credits: u64,
     /// Credits that one instance costs an hour.
@@ -93,9 +137,13 @@ pub struct Funds {
 
 impl Funds {
     /// Whether so many machines can be paid for the next 24 hours.
-    pub fn check(self, machines: i64) -> Result<(), Shortage> {
+    pub fn check(&self, machines: i64) -> Result<(), Shortage> {
         let need = self.hourly.saturating_mul(24).saturating_mul(u64::try_from(machines).unwrap_or(0));
-        if self.credits >= need { Ok(()) } else { Err(Shortage { have: self.credits, need, machines }) }
+        if self.credits >= need {
+            Ok(())
+        } else {
+            Err(Shortage { address: self.address.clone(), have: self.credits, need, machines })
+        }
     }
 }
 
@@ -178,93 +226,102 @@ pub struct Listed {
     pub time: DateTime<Utc>,
 }
 
-/// The account and its ways to the network; every call has a deadline.
-#[derive(Debug)]
-pub struct Aleph {}
+/// How long calls may take; each has a deadline of its own.
+#[derive(Debug, Clone, Copy)]
+struct Deadlines {
+    /// For what only reads.
+    read: Duration,
+    /// For posting a message: the node waits up to 30 s for its own verdict.
+    post: Duration,
+    /// For what a compute node does with an instance: starting one downloads its image at times, within the request.
+    operate: Duration,
+}
+
+const DEADLINES: Deadlines =
+    Deadlines { read: Duration::from_secs(12), post: Duration::from_secs(45), operate: Duration::from_secs(60) };
+
+/// A core channel node.
+struct Ccn {
+    /// Base URL without a slash at the end.
+    url: String,
+    /// The official crate's client for it.
+    client: AlephClient,
+}
+
+/// A value and when it was learnt; none until then.
+type Cached<T> = Mutex<Option<(Instant, T)>>;
+
+/// The account and its ways to the network; every call has a deadline. `Debug` shows the public half.
+pub struct Aleph {
+    account: EvmAccount,
+    /// Put on every instance, in OpenSSH's form.
+    ssh_public: String,
+    size: Size,
+    ccns: Vec<Ccn>,
+    crn_list_url: String,
+    gateway_url: String,
+    gateway_domain: String,
+    /// Whether nodes and machines may be at plain http and private addresses.
+    allow_private: bool,
+    http: Http,
+    deadlines: Deadlines,
+    image: Cached<ItemHash>,
+    hourly: Cached<u64>,
+}
+
+impl fmt::Debug for Aleph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ccns: Vec<_> = self.ccns.iter().map(|ccn| &ccn.url).collect();
+        f.debug_struct("Aleph").field("address", &self.address()).field("ccns", &ccns).finish_non_exhaustive()
+    }
+}
 
 impl Aleph {
     /// Channel of all our messages.
     pub const CHANNEL: &'static str = "BAAL";
 
-    /// Reads key and addresses; nothing is sent.
-    pub fn new(_config: &Config) -> anyhow::Result<Self> {
-        todo!()
+    /// Reads key and addresses; nothing is sent. `ssh_public` is the key that instances let in, in OpenSSH's form.
+    pub fn new(config: &Config, ssh_public: String) -> anyhow::Result<Self> {
+        let key = config.aleph_private_key.as_ref().context("ALEPH_PRIVATE_KEY is missing")?;
+        // Neither error is shown: they may tell something of the key.
+        let key = hex::decode(key.expose_secret()).ok().context("ALEPH_PRIVATE_KEY is not hexadecimal")?;
+        let account = EvmAccount::new(Chain::Ethereum, &key).ok().context("ALEPH_PRIVATE_KEY is not a private key")?;
+        let ccns: Vec<Ccn> = config.aleph_api_urls.iter().map(|url| Ccn::new(url)).collect::<anyhow::Result<_>>()?;
+        anyhow::ensure!(!ccns.is_empty(), "ALEPH_API_URL names no core channel node");
+        Ok(Self {
+            account,
+            ssh_public,
+            size: Size::of(config)?,
+            ccns,
+            crn_list_url: config.aleph_crn_list_url.clone(),
+            gateway_url: config.aleph_gateway_url.clone(),
+            gateway_domain: config.aleph_gateway_domain.clone(),
+            allow_private: config.agent_allow_private,
+            http: Http::new()?,
+            deadlines: DEADLINES,
+            image: Mutex::default(),
+            hourly: Mutex::default(),
+        })
     }
 
     /// The account's address, to which credits are sent.
     pub fn address(&self) -> String {
-        todo!()
+        self.account.address().as_str().to_owned()
+    }
+}
+
+impl Ccn {
+    fn new(url: &str) -> anyhow::Result<Self> {
+        let base = reqwest::Url::parse(url).ok().context("ALEPH_API_URL is not a URL")?;
+        // The jobs try again, and keep count; a client that did so by itself would only look slow.
+        let retries = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+        let timeouts = TimeoutConfig { request_timeout: Some(DEADLINES.post), ..TimeoutConfig::default() };
+        let client = AlephClient::builder(base).retry_config(retries).timeout_config(timeouts).build();
+        Ok(Self { url: url.to_owned(), client })
     }
 
-    /// The account's credits and what an instance costs.
-    pub async fn funds(&self) -> Result<Funds, AlephError> {
-        todo!()
-    }
-
-    /// Compute nodes that are fit for an instance, best first, without those whose hashes are in `avoid`.
-    pub async fn candidates(&self, _avoid: &HashSet<String>) -> Result<Vec<Crn>, AlephError> {
-        todo!()
-    }
-
-    /// A signed message for a new instance on this node. Nothing is sent.
-    pub async fn compose(&self, _crn: &Crn, _installation: Uuid, _vm: Uuid) -> Result<Instance, AlephError> {
-        todo!()
-    }
-
-    /// Posts the message; posting it again changes nothing. Says how it stands then.
-    pub async fn post(&self, _instance: &Instance) -> Result<Standing, AlephError> {
-        todo!()
-    }
-
-    /// How the message stands at the first core channel node that answers.
-    pub async fn standing(&self, _item_hash: &str) -> Result<Standing, AlephError> {
-        todo!()
-    }
-
-    /// How it stands at every core channel node; an error unless all answer. For decisions that destroy.
-    pub async fn standing_everywhere(&self, _item_hash: &str) -> Result<Vec<Standing>, AlephError> {
-        todo!()
-    }
-
-    /// Asks the node to bring the instance up; asking again changes nothing.
-    pub async fn start(&self, _instance: &Instance) -> Result<(), AlephError> {
-        todo!()
-    }
-
-    /// Asks the node to boot the instance anew.
-    pub async fn reboot(&self, _instance: &Instance) -> Result<(), AlephError> {
-        todo!()
-    }
-
-    /// What the node says of the instance.
-    pub async fn execution(&self, _instance: &Instance) -> Result<Execution, AlephError> {
-        todo!()
-    }
-
-    /// Asks the node to stop the instance and to erase its disk. True if the node has nothing of it (any more).
-    pub async fn erase(&self, _instance: &Instance) -> Result<bool, AlephError> {
-        todo!()
-    }
-
-    /// Posts a FORGET for the instance's message and says how that stands now; to be repeated until it [is
-    /// over](Standing::is_over). An instance that was never known counts as over.
-    pub async fn forget(&self, _item_hash: &str) -> Result<Standing, AlephError> {
-        todo!()
-    }
-
-    /// The instance's public name: four words and the gateway's domain, with the port where that has one.
-    pub fn public_name(&self, _item_hash: &str) -> Result<String, AlephError> {
-        todo!()
-    }
-
-    /// Whether the gateway routes the instance's name already.
-    pub async fn routed(&self, _item_hash: &str) -> Result<bool, AlephError> {
-        todo!()
-    }
-
-    /// Instances of this account and channel that exist, by all core channel nodes together: one that any of them lists is
-    /// listed. An error unless all answer.
-    pub async fn list(&self) -> Result<Vec<Listed>, AlephError> {
-        todo!()
+    /// As errors name it.
+    fn name(&self) -> String {
+        format!("the core channel node {}", http::host(&self.url))
     }
 }

@@ -1,0 +1,133 @@
+//! Requests to servers that may hang, lie or never stop talking: a deadline over everything, a limit on the answer's size, no
+//! redirects, and errors without URLs.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use reqwest::{Client, RequestBuilder, StatusCode};
+use serde_json::Value;
+
+use super::AlephError;
+
+/// Time to connect, within the deadline.
+const CONNECT: Duration = Duration::from_secs(8);
+/// What an answer may weigh, in bytes, where nothing else is said.
+pub(super) const ANSWER: usize = 8 << 20;
+/// How much of an answer goes into an error, in characters.
+const EXCERPT: usize = 300;
+
+/// An HTTP client.
+pub(super) struct Http(Client);
+
+/// An answer, whole.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Vec<u8>,
+}
+
+impl Http {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let client = Client::builder().connect_timeout(CONNECT).redirect(reqwest::redirect::Policy::none()).no_proxy();
+        Ok(Self(client.build()?))
+    }
+
+    pub(super) fn get(&self, url: &str) -> RequestBuilder {
+        self.0.get(url)
+    }
+
+    pub(super) fn post(&self, url: &str) -> RequestBuilder {
+        self.0.post(url)
+    }
+}
+
+/// Sends a request and reads the whole answer, of at most [`ANSWER`] bytes, within `deadline`. `what` names the server in errors.
+pub(super) async fn send(request: RequestBuilder, what: &str, deadline: Duration) -> Result<Answer, AlephError> {
+    let all = async {
+        let mut response = request.send().await.map_err(|e| unreachable(what, e))?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(what, e))? {
+            if body.len() + chunk.len() > ANSWER {
+                return Err(garbled(what, format!("the answer is larger than {ANSWER} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, body })
+    };
+    within(all, what, deadline).await
+}
+
+/// Ends what takes too long.
+pub(super) async fn within<T>(
+    call: impl Future<Output = Result<T, AlephError>>,
+    what: &str,
+    deadline: Duration,
+) -> Result<T, AlephError> {
+    tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| {
+        let cause = format!("no answer within {} s", deadline.as_secs_f32());
+        Err(AlephError::Unreachable { what: what.to_owned(), cause })
+    })
+}
+
+impl Answer {
+    /// The answer as JSON.
+    pub(super) fn json(&self, what: &str) -> Result<Value, AlephError> {
+        serde_json::from_slice(&self.body).map_err(|e| garbled(what, format!("not JSON ({e})")))
+    }
+
+    /// The answer as an error. A server that is overloaded or broken may do better later; other refusals stay.
+    pub(super) fn refusal(&self, what: &str) -> AlephError {
+        let (what, status) = (what.to_owned(), self.status.as_u16());
+        match status {
+            408 | 429 | 500.. => {
+                AlephError::Unreachable { what, cause: format!("status {status}: {}", excerpt(&self.body)) }
+            }
+            _ => AlephError::Refused { what, status, body: excerpt(&self.body) },
+        }
+    }
+
+    /// JSON of a 200, otherwise an error.
+    pub(super) fn ok(&self, what: &str) -> Result<Value, AlephError> {
+        if self.status == StatusCode::OK { self.json(what) } else { Err(self.refusal(what)) }
+    }
+}
+
+pub(super) fn garbled(what: &str, cause: impl Into<String>) -> AlephError {
+    AlephError::Garbled { what: what.to_owned(), cause: cause.into() }
+}
+
+fn unreachable(what: &str, error: reqwest::Error) -> AlephError {
+    let error = error.without_url();
+    let mut cause = error.to_string();
+    let mut source = error.source();
+    while let Some(deeper) = source {
+        cause = deeper.to_string();
+        source = deeper.source();
+    }
+    AlephError::Unreachable { what: what.to_owned(), cause: clean(&cause, EXCERPT) }
+}
+
+/// The beginning of what a server said.
+pub(super) fn excerpt(body: &[u8]) -> String {
+    clean(&String::from_utf8_lossy(&body[..body.len().min(4 * EXCERPT)]), EXCERPT)
+}
+
+/// Strangers' words in one line of at most `limit` characters, without what could move a cursor or turn a line around.
+pub(super) fn clean(text: &str, limit: usize) -> String {
+    let odd = |c: char| {
+        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+    };
+    let plain: String = text.chars().take(limit).map(|c| if odd(c) { ' ' } else { c }).collect();
+    plain.trim().to_owned()
+}
+
+/// Host and port of a URL, for errors.
+pub(super) fn host(url: &str) -> String {
+    let parsed = reqwest::Url::parse(url).ok();
+    let named = parsed.as_ref().and_then(|url| Some((url.host_str()?, url.port())));
+    match named {
+        Some((host, Some(port))) => format!("{host}:{port}"),
+        Some((host, None)) => host.to_owned(),
+        None => "without a name".to_owned(),
+    }
+}

@@ -1,0 +1,328 @@
+//! Which compute node is to run an instance: read from a list that an aggregator scrapes from the nodes themselves, so every
+//! word in it is a stranger's.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::http::{clean, garbled, host, send};
+use super::instances::Size;
+use super::{Aleph, AlephError, Crn};
+
+/// Memory that a node must have left beside the instance, in MiB.
+const MEMORY_RESERVE: u64 = 1024;
+/// Disk that a node must have left beside the instance, in MiB.
+const DISK_RESERVE: u64 = 5 << 10;
+/// Share of the processors' load in a node's rank; memory in use has the rest.
+const CPU_SHARE: f64 = 0.6;
+/// Nodes whose load differs by less than this count as alike, and their score decides: loads change faster than the list.
+const BAND: f64 = 0.05;
+/// What is kept of a node's name, in characters.
+const NAME: usize = 64;
+
+/// A node as the list has it; only what is asked for here. What is missing counts against the node.
+#[derive(Debug, Deserialize)]
+struct Entry {
+    hash: String,
+    #[serde(default)]
+    name: Option<String>,
+    address: String,
+    #[serde(default)]
+    score: Option<f64>,
+    #[serde(default)]
+    ipv6_check: Option<BTreeMap<String, Option<bool>>>,
+    #[serde(default)]
+    qemu_support: Option<bool>,
+    #[serde(default)]
+    terms_and_conditions: Option<Value>,
+    #[serde(default)]
+    system_usage: Option<Usage>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Usage {
+    #[serde(default)]
+    active: Option<bool>,
+    cpu: Cpu,
+    mem: Memory,
+    disk: Disk,
+}
+
+#[derive(Debug, Deserialize)]
+struct Cpu {
+    count: u32,
+    load_average: Load,
+}
+
+#[derive(Debug, Deserialize)]
+struct Load {
+    /// Processes that ran or waited, on average of five minutes.
+    load5: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Memory {
+    #[serde(rename = "total_kB")]
+    total_kb: u64,
+    #[serde(rename = "available_kB")]
+    available_kb: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Disk {
+    #[serde(rename = "available_kB")]
+    available_kb: u64,
+}
+
+impl Aleph {
+    /// Compute nodes that are fit for an instance, best first, without those whose hashes are in `avoid`.
+    pub async fn candidates(&self, avoid: &HashSet<String>) -> Result<Vec<Crn>, AlephError> {
+        let what = format!("the list of compute nodes at {}", host(&self.crn_list_url));
+        let list = send(self.http.get(&self.crn_list_url), &what, self.deadlines.read).await?.ok(&what)?;
+        let entries = list.get("crns").and_then(Value::as_array);
+        let entries = entries.ok_or_else(|| garbled(&what, "it has no `crns`"))?;
+        let fit = choose(entries, self.size, self.allow_private, avoid);
+        if fit.is_empty() { Err(AlephError::NoNode { seen: entries.len() }) } else { Ok(fit) }
+    }
+}
+
+/// The nodes that are fit, best first. Entries that cannot be read are passed over.
+fn choose(entries: &[Value], size: Size, allow_private: bool, avoid: &HashSet<String>) -> Vec<Crn> {
+    let mut fit: Vec<_> = entries
+        .iter()
+        .filter_map(|entry| Entry::deserialize(entry).ok())
+        .filter(|entry| !avoid.contains(&entry.hash))
+        .filter_map(|entry| entry.rank(size, allow_private))
+        .collect();
+    fit.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut seen = HashSet::new();
+    fit.into_iter().map(|(_, crn)| crn).filter(|crn| seen.insert(crn.hash.clone())).collect()
+}
+
+/// What nodes are sorted by: the band of the load, then the score (in ten-thousandths, the highest first), then the hash, so
+/// that the order is the same whatever the list's.
+type Rank = (u64, Reverse<u64>, String);
+
+impl Entry {
+    /// The node and its rank; none where it is not fit.
+    fn rank(&self, size: Size, allow_private: bool) -> Option<(Rank, Crn)> {
+        let known = self.hash.len() == 64 && self.hash.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'));
+        let reachable =
+            self.ipv6_check.as_ref().is_some_and(|c| !c.is_empty() && c.values().all(|ok| *ok == Some(true)));
+        let terms = match &self.terms_and_conditions {
+            None | Some(Value::Null) => false,
+            Some(Value::String(hash)) => !hash.is_empty(),
+            Some(_) => true,
+        };
+        let usage = self.system_usage.as_ref().filter(|usage| usage.active != Some(false))?;
+        if !known || !reachable || terms || self.qemu_support != Some(true) || !usage.has_room(size) {
+            return None;
+        }
+        let url = base(&self.address, allow_private)?;
+        let score = self.score.filter(|score| score.is_finite()).unwrap_or(0.0).clamp(0.0, 1.0);
+        let name = clean(self.name.as_deref().unwrap_or_default(), NAME);
+        let rank = (whole(usage.load()? / BAND), Reverse(whole(score * 1e4)), self.hash.clone());
+        Some((rank, Crn { hash: self.hash.clone(), url, name }))
+    }
+}
+
+impl Usage {
+    fn has_room(&self, size: Size) -> bool {
+        self.cpu.count >= size.vcpus
+            && self.mem.available_kb >> 10 >= size.memory_mib + MEMORY_RESERVE
+            && self.disk.available_kb >> 10 >= size.disk_mib + DISK_RESERVE
+    }
+
+    /// Load of processors and memory together: 0 is idle, 1 is full, more is overloaded. None where a number makes no sense.
+    fn load(&self) -> Option<f64> {
+        let sensible = self.cpu.count > 0
+            && self.cpu.load_average.load5.is_finite()
+            && self.cpu.load_average.load5 >= 0.0
+            && self.mem.total_kb >= self.mem.available_kb
+            && self.mem.total_kb > 0;
+        let processors = self.cpu.load_average.load5 / f64::from(self.cpu.count);
+        let memory = 1.0 - self.mem.available_kb as f64 / self.mem.total_kb as f64;
+        sensible.then(|| CPU_SHARE.mul_add(processors, (1.0 - CPU_SHARE) * memory))
+    }
+}
+
+fn whole(number: f64) -> u64 {
+    number as u64
+}
+
+/// A node's base URL; none where we would not go there.
+fn base(address: &str, allow_private: bool) -> Option<String> {
+    let url = reqwest::Url::parse(address.trim()).ok()?;
+    let name = url.host_str()?;
+    let bare = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.path() == "/";
+    let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+    let public = match literal {
+        Some(ip) => is_public(ip),
+        None => name.contains('.') && !name.ends_with(".localhost") && !name.ends_with(".local"),
+    };
+    let fit = match url.scheme() {
+        "https" => public || allow_private,
+        "http" => allow_private,
+        _ => false,
+    };
+    (bare && fit).then(|| url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// Whether this is an address on the internet rather than on this machine or in its network.
+pub(super) fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            let shared = a == 100 && (64..128).contains(&b);
+            let special = a == 0 || a >= 240 || (a, b) == (192, 0) || (a == 198 && (18..20).contains(&b));
+            !(ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_multicast() || shared || special)
+        }
+        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => is_public(IpAddr::V4(ip)),
+            // Global unicast is 2000::/3.
+            None => ip.segments()[0] & 0xe000 == 0x2000,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SIZE: Size = Size { vcpus: 1, memory_mib: 2048, disk_mib: 20 << 10 };
+
+    /// A node that is fit, four processors, half of its memory in use.
+    fn node(n: u8, load5: f64, score: f64) -> Value {
+        json!({
+            "hash": format!("{n:02x}").repeat(32), "name": format!("node {n}"), "address": format!("https://crn{n}.example.org/"),
+            "score": score, "ipv6_check": {"host": true, "vm": true}, "qemu_support": true, "terms_and_conditions": null,
+            "system_usage": {
+                "active": true, "cpu": {"count": 4, "load_average": {"load1": 9.0, "load5": load5, "load15": 9.0}},
+                "mem": {"total_kB": 64 << 20, "available_kB": 32 << 20}, "disk": {"available_kB": 1 << 30, "total_kB": 1 << 31},
+            },
+            "future": {"field": []},
+        })
+    }
+
+    fn chosen(entries: &[Value]) -> Vec<String> {
+        choose(entries, SIZE, false, &HashSet::new()).into_iter().map(|crn| crn.name).collect()
+    }
+
+    #[test]
+    fn the_least_loaded_comes_first_and_score_decides_between_those_alike() {
+        let nodes = [node(1, 3.0, 0.99), node(2, 0.1, 0.8), node(3, 0.2, 0.9), node(4, 1.0, 1.0)];
+        assert_eq!(chosen(&nodes), ["node 3", "node 2", "node 4", "node 1"]);
+        let reversed: Vec<_> = nodes.into_iter().rev().collect();
+        assert_eq!(chosen(&reversed), ["node 3", "node 2", "node 4", "node 1"]);
+    }
+
+    #[test]
+    fn memory_in_use_counts_less_than_the_processors() {
+        // 0.6 × 1 + 0.4 × 0.5 = 0.8 against 0.6 × 0.1 + 0.4 × 0.9 = 0.42.
+        let (busy, mut full) = (node(1, 4.0, 0.9), node(2, 0.4, 0.9));
+        full["system_usage"]["mem"] = json!({"total_kB": 640 << 20, "available_kB": 64 << 20});
+        assert_eq!(chosen(&[busy, full]), ["node 2", "node 1"]);
+    }
+
+    #[test]
+    fn a_node_that_fails_any_check_is_not_chosen() {
+        let spoilt = |path: &str, value: Value| {
+            let mut entry = node(7, 0.1, 0.9);
+            *entry.pointer_mut(path).unwrap() = value;
+            entry
+        };
+        let fit_mib = |mib: u64| json!(mib << 10);
+        for (path, value) in [
+            ("/hash", json!("XYZ")),
+            ("/address", json!("http://crn.example.org")),
+            ("/address", json!("ftp://crn.example.org")),
+            ("/address", json!("https://user:word@crn.example.org")),
+            ("/address", json!("https://crn.example.org/path?query")),
+            ("/address", json!("https://127.0.0.1")),
+            ("/address", json!("https://[::1]:8443")),
+            ("/address", json!("https://localhost")),
+            ("/address", json!("https://192.168.1.1/")),
+            ("/address", json!("")),
+            ("/ipv6_check", json!({"host": true, "vm": false})),
+            ("/ipv6_check", json!({})),
+            ("/ipv6_check", json!(null)),
+            ("/qemu_support", json!(false)),
+            ("/qemu_support", json!(null)),
+            ("/terms_and_conditions", json!("ab".repeat(32))),
+            ("/system_usage", json!(null)),
+            ("/system_usage/active", json!(false)),
+            ("/system_usage/cpu/count", json!(0)),
+            ("/system_usage/cpu/load_average/load5", json!(-1.0)),
+            ("/system_usage/mem/available_kB", fit_mib(2048 + MEMORY_RESERVE - 1)),
+            ("/system_usage/mem/total_kB", json!(1)),
+            ("/system_usage/disk/available_kB", fit_mib((20 << 10) + DISK_RESERVE - 1)),
+        ] {
+            assert!(chosen(&[spoilt(path, value.clone())]).is_empty(), "{path} {value}");
+        }
+        assert_eq!(chosen(&[spoilt("/terms_and_conditions", json!(""))]), ["node 7"]);
+        assert_eq!(chosen(&[spoilt("/system_usage/active", json!(null))]), ["node 7"]);
+        assert_eq!(chosen(&[spoilt("/system_usage/mem/available_kB", fit_mib(2048 + MEMORY_RESERVE))]), ["node 7"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_passed_over() {
+        let odd = [json!(null), json!("x"), json!({"hash": 1}), json!({"hash": "a", "address": [], "score": "high"})];
+        let mut entries = odd.to_vec();
+        entries.push(node(1, 0.1, 0.9));
+        assert_eq!(chosen(&entries), ["node 1"]);
+    }
+
+    #[test]
+    fn avoided_nodes_and_repeated_ones_are_left_out() {
+        let nodes = [node(1, 0.1, 0.9), node(2, 0.1, 0.8), node(2, 0.1, 0.8)];
+        let avoid = HashSet::from(["01".repeat(32)]);
+        let left = choose(&nodes, SIZE, false, &avoid);
+        assert_eq!(left.len(), 1);
+        assert_eq!((left[0].name.as_str(), left[0].url.as_str()), ("node 2", "https://crn2.example.org"));
+    }
+
+    #[test]
+    fn in_a_closed_network_plain_and_private_addresses_are_taken() {
+        let mut near = node(1, 0.1, 0.9);
+        near["address"] = json!("http://127.0.0.1:4020/");
+        let chosen = choose(&[near], SIZE, true, &HashSet::new());
+        assert_eq!(chosen[0].url, "http://127.0.0.1:4020");
+    }
+
+    #[test]
+    fn a_name_is_one_short_line_whatever_it_holds() {
+        let mut entry = node(1, 0.1, 0.9);
+        entry["name"] = json!(format!("\u{1b}[2J\n<b>\u{202e}{}", "x".repeat(500)));
+        let name = &chosen(&[entry])[0];
+        assert!(name.chars().count() <= NAME && !name.chars().any(char::is_control) && !name.contains('\u{202e}'));
+    }
+
+    #[test]
+    fn addresses_that_are_not_on_the_internet_are_known() {
+        for ip in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+        ] {
+            assert!(!is_public(ip.parse().unwrap()), "{ip}");
+        }
+        for ip in ["1.1.1.1", "2a01:4f8::1", "::ffff:1.1.1.1"] {
+            assert!(is_public(ip.parse().unwrap()), "{ip}");
+        }
+    }
+}
