@@ -1,15 +1,33 @@
 //! From a bare Debian to a healthy agent over HTTPS, over one SSH session. Everything can be done again: what is there already
 //! is left alone.
+//!
+//! A machine gets one tar archive on a command's standard input: scripts, units, the web server's configuration and certificate,
+//! the agent's configuration. What users wrote is only in the last, never in a command. The agent's program follows where the
+//! machine doesn't have it.
 
+mod archive;
 pub mod authority;
+mod caddyfile;
+mod commands;
+mod program;
+mod words;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use baal_protocol::AgentConfig;
+use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
+use tracing::{debug, info, warn};
 
-use crate::config::Config;
-use crate::ssh::{Session, SshError};
+use self::authority::Authority;
+use self::caddyfile::{Certificates, SiteName, caddyfile, is_plain};
+use self::commands::{NO_CERTIFICATE, PROGRAM_WANTED, RESTORED};
+use self::program::Program;
+use crate::config::{AgentTls, Config};
+use crate::ssh::{Command, Output, Session, SshError};
+
+pub use self::program::program;
 
 /// Why a machine could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -35,48 +53,193 @@ pub enum InstallError {
 
 /// What is put on machines, read once: the agent's program and its hash, units, scripts, and how certificates are made.
 #[derive(Clone)]
-pub struct Kit(Arc<()>);
+pub struct Kit(Arc<Parts>);
+
+struct Parts {
+    program: Program,
+    tls: Tls,
+}
+
+enum Tls {
+    /// The authority's certificate goes along where clients must trust it too.
+    Internal {
+        authority: Authority,
+        ca_pem: String,
+    },
+    Acme {
+        directories: Vec<String>,
+        email: Option<String>,
+        roots_pem: Option<String>,
+    },
+}
 
 impl Kit {
     /// Finds the agent's program (BAAL_AGENT_BINARY, or `baal-agent` beside this program) and reads the authority's files.
-    pub fn load(_config: &Config) -> Result<Self, InstallError> {
-        todo!()
+    pub fn load(config: &Config) -> Result<Self, InstallError> {
+        let program = Program::load(program(config)?)?;
+        Ok(Self(Arc::new(Parts { program, tls: Tls::load(config)? })))
     }
 
     /// SHA-256 of the agent's program, in hexadecimal.
     pub fn program_sha256(&self) -> &str {
-        todo!()
+        &self.0.program.sha256
     }
 
-    /// Waits until the machine's first boot is over, where cloud-init runs it.
-    pub async fn wait_for_first_boot(&self, _session: &mut Session) -> Result<(), InstallError> {
-        todo!()
+    /// Where the agent's program is on this host.
+    pub fn program_path(&self) -> &std::path::Path {
+        &self.0.program.path
+    }
+
+    /// Waits until the machine's first boot is over, where cloud-init runs it; 10 minutes at most.
+    pub async fn wait_for_first_boot(&self, session: &mut Session) -> Result<(), InstallError> {
+        let said = session.run(&commands::first_boot()).await?;
+        let said = words::last_words(&said.stdout, &[]);
+        // What matters of it shows when packages are installed.
+        if !said.is_empty() {
+            warn!(cloud_init = %said, "the machine's first boot had trouble");
+        }
+        Ok(())
     }
 
     /// Everything that an agent needs but its configuration: users, units, program, web server with the certificate for
     /// `name` (a host name or address, perhaps with a port that does not matter here).
-    pub async fn prepare(&self, _session: &mut Session, _name: &str) -> Result<(), InstallError> {
-        todo!()
+    pub async fn prepare(&self, session: &mut Session, name: &str) -> Result<(), InstallError> {
+        let no_certificate = |cause: String| InstallError::Certificate { name: name.to_owned(), cause };
+        let site = SiteName::parse(name).ok_or_else(|| no_certificate("it is no host name and no address".into()))?;
+        let (certificates, site_pem, ca_pem) = match &self.0.tls {
+            Tls::Internal { authority, ca_pem } => {
+                let leaf = authority.sign(&site.bare())?;
+                (Certificates::Given, Some(leaf.cert_chain_pem + leaf.key_pem.expose_secret()), Some(ca_pem.as_str()))
+            }
+            Tls::Acme { .. } if matches!(site, SiteName::Ip(_)) => {
+                let cause = "public authorities give certificates for names; give the machine a public name, or set AGENT_TLS=internal";
+                return Err(no_certificate(cause.into()));
+            }
+            Tls::Acme { directories, email, roots_pem } => {
+                let (directories, email, own_roots) = (directories.clone(), email.clone(), roots_pem.is_some());
+                (Certificates::Acme { directories, email, own_roots }, None, roots_pem.as_deref())
+            }
+        };
+        let caddyfile = caddyfile(&site, &certificates);
+        let mut files = vec![("Caddyfile", caddyfile.as_bytes())];
+        files.extend(site_pem.as_ref().map(|pem| ("site.pem", pem.as_bytes())));
+        files.extend(ca_pem.map(|pem| ("ca.pem", pem.as_bytes())));
+        let given = site_pem.is_some();
+        let roots = !given && ca_pem.is_some();
+        let command = commands::prepare(self.program_sha256(), &site, given, roots, archive::archive(&files)?);
+        match self.run_with_program(session, &command).await {
+            Err(InstallError::Ssh(SshError::Failed { status: NO_CERTIFICATE, stderr, .. })) => {
+                Err(no_certificate(words::certificate_cause(&stderr)))
+            }
+            other => other.map(|said| log("machine prepared", &said)),
+        }
     }
 
-    /// Program and configuration; the agent is started and healthy on the machine when this returns.
-    pub async fn install(&self, _session: &mut Session, _config: &AgentConfig) -> Result<(), InstallError> {
-        todo!()
+    /// Program and configuration, which must be as [`on_machine`] makes it; the agent is started and healthy on the machine when
+    /// this returns. Where it doesn't become healthy, the last program and configuration that were are put back
+    /// ([`InstallError::Restored`]), if there were any.
+    pub async fn install(&self, session: &mut Session, config: &AgentConfig) -> Result<(), InstallError> {
+        let json = serde_json::to_vec(config)
+            .map_err(|error| InstallError::Own(format!("the agent's configuration cannot be written: {error}")))?;
+        let archive = archive::archive(&[("config.json", &json)])?;
+        let command = commands::install(self.program_sha256(), archive);
+        let mut secrets = vec![config.libertai_api_key.as_str(), config.agent_secret.as_str()];
+        secrets.extend(config.brave_api_key.as_deref());
+        match self.run_with_program(session, &command).await {
+            Ok(said) => {
+                log("agent installed", &said);
+                Ok(())
+            }
+            Err(InstallError::Ssh(SshError::Failed { what, status, stderr })) => {
+                let stderr = words::last_words(&stderr, &secrets);
+                Err(match status {
+                    RESTORED => InstallError::Restored(stderr),
+                    status => InstallError::Ssh(SshError::Failed { what, status, stderr }),
+                })
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// Removes agent, configuration, data and certificates: for machines that are used again.
-    pub async fn wipe(&self, _session: &mut Session) -> Result<(), InstallError> {
-        todo!()
+    /// Removes agent, configuration, data and certificates: for machines that are used again. Debian's packages stay.
+    pub async fn wipe(&self, session: &mut Session) -> Result<(), InstallError> {
+        let said = session.run(&commands::wipe(archive::archive(&[])?)).await?;
+        log("machine wiped", &said);
+        Ok(())
+    }
+
+    /// Runs a command, once more after sending the program if the machine asks for it.
+    async fn run_with_program(&self, session: &mut Session, command: &Command) -> Result<Output, InstallError> {
+        match session.run(command).await {
+            Err(SshError::Failed { status: PROGRAM_WANTED, .. }) => {}
+            other => return Ok(other?),
+        }
+        let Program { path, sha256 } = &self.0.program;
+        let content = read(path.clone(), sha256.clone()).await?;
+        info!(bytes = content.len(), "sending the agent's program");
+        session.run(&commands::stage(sha256, content)).await?;
+        Ok(session.run(command).await?)
+    }
+}
+
+async fn read(path: PathBuf, sha256: String) -> Result<Vec<u8>, InstallError> {
+    let read = tokio::task::spawn_blocking(move || {
+        let content = std::fs::read(&path)
+            .map_err(|error| InstallError::Own(format!("{} cannot be read: {error}", path.display())))?;
+        if format!("{:x}", Sha256::digest(&content)) == sha256 {
+            return Ok(content);
+        }
+        Err(InstallError::Own(format!("{} is not what it was when Baal started; restart Baal", path.display())))
+    });
+    read.await.map_err(|error| InstallError::Own(format!("reading the agent's program was cut off: {error}")))?
+}
+
+fn log(done: &str, said: &Output) {
+    for line in said.stdout.lines() {
+        debug!(line = %words::last_words(line, &[]), "{done}");
+    }
+    // How long Debian's archive took is not ours to answer for; figures tell it separately.
+    if let Some(line) = said.stdout.lines().find(|line| line.starts_with("install: installed ")) {
+        info!(packages = %words::last_words(line, &[]), "{done}");
+    }
+}
+
+impl Tls {
+    fn load(config: &Config) -> Result<Self, InstallError> {
+        let pem = |path: &PathBuf| {
+            std::fs::read_to_string(path)
+                .map_err(|error| InstallError::Own(format!("{} cannot be read: {error}", path.display())))
+        };
+        if config.agent_tls == AgentTls::Internal {
+            let (Some(ca), Some(key)) = (&config.agent_ca_file, &config.agent_ca_key_file) else {
+                return Err(InstallError::Own(
+                    "AGENT_CA_FILE and AGENT_CA_KEY_FILE are needed for AGENT_TLS=internal".into(),
+                ));
+            };
+            return Ok(Self::Internal { authority: Authority::load(ca, key)?, ca_pem: pem(ca)? });
+        }
+        let directories = config.agent_acme_urls.clone();
+        let email = config.acme_email.clone();
+        for (name, values) in [("AGENT_ACME_URLS", &directories), ("ACME_EMAIL", &email.iter().cloned().collect())] {
+            if !values.iter().all(|value| is_plain(value)) {
+                return Err(InstallError::Own(format!(
+                    "{name} holds characters that no web server's configuration can"
+                )));
+            }
+        }
+        Ok(Self::Acme { directories, email, roots_pem: config.agent_ca_file.as_ref().map(pem).transpose()? })
     }
 }
 
 /// Where the agent's files are on a machine, whatever is wanted of the agent: ports, paths and sockets of its configuration.
-pub fn on_machine(_config: AgentConfig) -> AgentConfig {
-    todo!()
-}
-
-/// The agent's program: BAAL_AGENT_BINARY, or `baal-agent` beside this program.
-pub fn program(_config: &Config) -> Result<std::path::PathBuf, InstallError> {
-    let _ = Path::new("");
-    todo!()
+/// They are those of the units in `crates/agent/systemd`.
+pub fn on_machine(config: AgentConfig) -> AgentConfig {
+    AgentConfig {
+        port: 8080,
+        db_path: "/var/lib/baal-agent/agent.db".into(),
+        workspace_path: "/var/lib/baal-tools/workspace".into(),
+        tools_socket: Some("/run/baal-tools.sock".into()),
+        guest_tools_socket: Some("/run/baal-guests.sock".into()),
+        ..config
+    }
 }

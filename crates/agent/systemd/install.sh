@@ -1,10 +1,23 @@
 #!/bin/bash
 # Installs the Baal agent on this Debian machine, or brings it up to date. Run as root:
 #
-#   install.sh --binary FILE --config FILE
+#   install.sh --binary FILE|--sha256 HASH [--config FILE] [--package NAME]...
 #
-# The units are expected beside this script. Running it again with nothing new changes nothing and restarts nothing. It
-# reads no name, prompt or key into a command line: what users wrote is in the configuration, which is copied as a file.
+# --sha256 means the program that is installed, or staged in /var/lib/baal/staged, with that hash. Without --config everything
+# is made ready and the agent not started. The units are expected beside this script. Running it again with nothing new
+# changes nothing and restarts nothing. It reads no name, prompt or key into a command line: what users wrote is in the
+# configuration, which is copied as a file.
+#
+# When the agent does not become healthy, the last program and configuration that were are put back.
+# Exit status: 0 healthy; 70 no program has that hash, nothing was touched; 76 the last healthy ones run again; others: failed.
+#
+# It may be killed, or the machine lose its power, after any line. What holds then:
+# - every file is whole, the old one or the new one, because all are put in place by a rename;
+# - what was changed and not yet followed by a restart is in $dirty, written before the change. It is gone after a boot, which
+#   restarts everything anyway;
+# - $state/good names one program and one configuration that were healthy together. It is exchanged by a rename, after the
+#   agent was found healthy and never before.
+# So the next run ends where this one would have.
 set -euo pipefail
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL=C
@@ -12,6 +25,9 @@ umask 022
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 agent_home=/var/lib/baal-agent
+# Root's own. The program must be on a disk that allows execution, which /run and /tmp need not.
+state=/var/lib/baal
+dirty=/run/baal-install.changed
 # The owner's tools and the visitors' are two users, each with a workspace in a home of that name.
 tools=(baal-tools baal-guests)
 program=/usr/local/bin/baal-agent
@@ -20,39 +36,75 @@ units=(baal-tools-firewall.service baal.slice baal-guests.slice baal-tools.socke
     baal-agent.service)
 
 fail() { echo "install: $*" >&2; exit 1; }
-did() { echo "install: $*"; }
-usage() { echo "usage: install.sh --binary FILE --config FILE" >&2; exit 2; }
+# Whoever listens may go away; the work goes on.
+did() { echo "install: $*" || true; }
+usage() { sed -n 4p "${BASH_SOURCE[0]}" | sed 's/^# */usage: /' >&2; exit 2; }
 
-binary='' config=''
+binary='' sha256='' config='' packages=(nftables ca-certificates openssl)
 while [ $# -gt 0 ]; do
     case $1 in
         --binary) binary=${2:-}; shift 2 || usage ;;
+        --sha256) sha256=${2:-}; shift 2 || usage ;;
         --config) config=${2:-}; shift 2 || usage ;;
+        --package) packages+=("${2:-}"); shift 2 || usage ;;
         *) usage ;;
     esac
 done
-[ -n "$binary" ] && [ -n "$config" ] || usage
-[ -f "$binary" ] || fail "there is no program at $binary; give the file that 'make agent' builds"
-[ -f "$config" ] || fail "there is no configuration at $config"
+[ -n "$binary$sha256" ] || usage
+[ -z "$binary" ] || [ -f "$binary" ] || fail "there is no program at $binary; give the file that 'make agent' builds"
+[ -z "$config" ] || [ -f "$config" ] || fail "there is no configuration at $config"
 [ "$(id -u)" = 0 ] || fail "run this as root"
 [ -d /run/systemd/system ] || fail "this machine doesn't run systemd, which starts the agent and its tools"
 for unit in "${units[@]}" baal-tools.nft; do
     [ -f "$here/$unit" ] || fail "$here/$unit is missing; copy the whole directory of this script"
 done
 
+# Whoever started this may go away, with its ends of the pipes: what was begun is brought to its end nevertheless.
+trap '' HUP PIPE
 exec 9>/run/baal-install.lock
 flock -w 300 9 || fail "another installation has been at work for five minutes; look at it, then try again"
 
+# ── Which program ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# Before anything else: the one who sends it then sends it and comes back.
+staged=$state/staged/baal-agent
+has_hash() { [ -f "$1" ] && [ ! -L "$1" ] && [ "$(sha256sum <"$1")" = "$sha256  -" ]; }
+if [ -z "$binary" ]; then
+    case $sha256 in *[!0-9a-f]*) usage ;; esac
+    if has_hash "$program"; then binary=$program
+    elif has_hash "$staged"; then binary=$staged
+    else echo "install: the program with the hash $sha256 is not here" >&2; exit 70; fi
+fi
+
 # ── What Debian brings ─────────────────────────────────────────────────────────────────────────────────────────────────
-missing=()
-command -v nft >/dev/null || missing+=(nftables)
-[ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+# Looking into dpkg's files costs more than the rest, so that is done only where packages are asked for.
+if [ ${#packages[@]} -gt 3 ]; then
+    missing=()
+    for package in "${packages[@]}"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+else
+    missing=()
+    command -v nft >/dev/null || missing+=(nftables)
+    command -v openssl >/dev/null || missing+=(openssl)
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+fi
 if [ ${#missing[@]} -gt 0 ]; then
     command -v apt-get >/dev/null || fail "install ${missing[*]}, then try again: there is no apt-get here"
-    get() { DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@" </dev/null >/dev/null; }
-    get update
-    get install -y --no-install-recommends "${missing[@]}"
-    did "installed ${missing[*]}"
+    # Without the lock, which a service that a package starts would keep.
+    get() { DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null >/dev/null 9>&-; }
+    fetch() { get install -y --no-install-recommends --download-only "${missing[@]}" "$@"; }
+    began=${EPOCHREALTIME/[.,]/}
+    # What was cut off in the middle is brought to its end first.
+    [ -z "$(find /var/lib/dpkg/updates -type f -print -quit)" ] || dpkg --force-confdef --force-confold --configure -a </dev/null >/dev/null 9>&-
+    # The lists of the machine's first boot may do, and may be outdated.
+    if [ -z "$(find /var/lib/apt/lists -name '*_Packages*' -print -quit)" ] || ! fetch 2>/dev/null; then
+        get update
+        fetch
+    fi
+    fetched=${EPOCHREALTIME/[.,]/}
+    get install -y --no-install-recommends -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "${missing[@]}"
+    now=${EPOCHREALTIME/[.,]/}
+    did "installed ${missing[*]}: fetched in $(((fetched - began) / 1000)) ms, set up in $(((now - fetched) / 1000)) ms"
 fi
 
 # ── Users ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -107,82 +159,177 @@ for user in "${tools[@]}"; do
 done
 directory "$(dirname "$rules")" root root 755
 
+directory "$state" root root 700
+directory "$state/staged" root root 700
+
 # ── Files ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
-changed=' '
+note_change() { printf '%s\n' "$1" >>"$dirty"; }
+has_changed() { grep -qsxF -e "$1" "$dirty"; }
 place() { # place SOURCE TARGET MODE: in one step, so that nobody ever sees half a file
     if [ ! -L "$2" ] && cmp -s "$1" "$2" && [ "$(stat -c %U:%G:%a "$2")" = "root:root:$3" ]; then return; fi
     install -o root -g root -m "$3" "$1" "$2.new"
     sync "$2.new"
+    note_change "$(basename "$2")"
     mv -f -T "$2.new" "$2"
-    changed+="$(basename "$2") "
     did "wrote $2"
 }
-has_changed() { case $changed in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
-
-# The new program checks the configuration before anything of the old installation changes.
-candidate=$(mktemp -d)
-trap 'rm -rf "$candidate"' EXIT
-install -m 700 "$binary" "$candidate/baal-agent"
-install -m 600 "$config" "$candidate/config.json"
-"$candidate/baal-agent" --config "$candidate/config.json" --check >/dev/null ||
-    fail "the configuration is not good (see above); nothing of the agent was changed"
-
-place "$binary" "$program" 755
-place "$here/baal-tools.nft" "$rules" 644
-for unit in "${units[@]}"; do place "$here/$unit" "/etc/systemd/system/$unit" 644; done
-# The same unit under the other user's name.
-place "$here/baal-tools@.service" /etc/systemd/system/baal-guests@.service 644
 
 # The directory is the agent's, so only the agent's user may work in it: root could be led astray by a link.
 as_agent() { setpriv --reuid baal-agent --regid baal-agent --clear-groups --no-new-privs "$@"; }
-if ! as_agent cat "$agent_home/config.json" 2>/dev/null | cmp -s - "$candidate/config.json"; then
+has_config() { as_agent cat "$agent_home/config.json" 2>/dev/null | cmp -s - "$1"; }
+place_config() { # place_config SOURCE
+    has_config "$1" && return
+    note_change config.json
     # shellcheck disable=SC2016 # expanded by the inner shell
     as_agent sh -c 'umask 077 && rm -rf "$1.new" && cat >"$1.new" && sync "$1.new" && mv -f -T "$1.new" "$1"' \
-        sh "$agent_home/config.json" <"$candidate/config.json"
-    changed+='config.json '
+        sh "$agent_home/config.json" <"$1"
     did "wrote $agent_home/config.json"
-fi
+}
+
+place_units() {
+    place "$here/baal-tools.nft" "$rules" 644
+    for unit in "${units[@]}"; do place "$here/$unit" "/etc/systemd/system/$unit" 644; done
+    # The same unit under the other user's name.
+    place "$here/baal-tools@.service" /etc/systemd/system/baal-guests@.service 644
+}
 
 # ── Units ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
-case $changed in *.service* | *.socket* | *.slice*) systemctl daemon-reload ;; esac
-starts=(baal-tools-firewall.service baal-tools.socket baal-guests.socket baal-agent.service)
-for unit in "${starts[@]}"; do
-    systemctl is-enabled --quiet "$unit" || { systemctl enable --quiet "$unit"; did "enabled $unit"; }
-done
-
-restart() { systemctl restart "$1"; did "restarted $1"; }
+# systemd itself may hang, on a machine that is out of memory or has a dead disk.
+ctl() { timeout -k 5 90 systemctl "$@"; }
+restart() { ctl restart "$1"; did "restarted $1"; }
 run() { # run UNIT CAUSE...: restarted when one of the causes changed, started when it isn't running
     local unit=$1 cause
     for cause in "$@"; do
         if has_changed "$cause"; then restart "$unit"; return; fi
     done
-    systemctl is-active --quiet "$unit" || { systemctl reset-failed "$unit" 2>/dev/null || true; restart "$unit"; }
+    ctl is-active --quiet "$unit" || { ctl reset-failed "$unit" 2>/dev/null || true; restart "$unit"; }
 }
-run baal-tools-firewall.service baal-tools.nft
-# Rules that were flushed by hand are missing though their unit is active.
-nft list table inet baal_tools >/dev/null 2>&1 || restart baal-tools-firewall.service
-run baal-tools.socket
-run baal-guests.socket
-run baal-agent.service baal-agent config.json
+keep_enabled() {
+    local unit
+    [ "$(ctl is-enabled "$@" 2>/dev/null | sort -u)" != enabled ] || return 0
+    for unit in "$@"; do
+        ctl is-enabled --quiet "$unit" && continue
+        ctl enable --quiet "$unit"
+        did "enabled $unit"
+    done
+}
+start_tools() {
+    ! grep -qsE '\.(service|socket|slice)$' "$dirty" || ctl daemon-reload
+    keep_enabled baal-tools-firewall.service baal-tools.socket baal-guests.socket
+    run baal-tools-firewall.service baal-tools.nft
+    # Rules that were flushed by hand are missing though their unit is active.
+    nft list table inet baal_tools >/dev/null 2>&1 || restart baal-tools-firewall.service
+    run baal-tools.socket
+    run baal-guests.socket
+}
+
+# ── Without a configuration: as far as one can go ──────────────────────────────────────────────────────────────────────
+if [ -z "$config" ]; then
+    if as_agent test -e "$agent_home/config.json"; then
+        # An agent lives here. It gets a new program together with its next configuration, so that both can be taken back.
+        if [ "$binary" != "$program" ] && [ "$binary" != "$staged" ]; then place "$binary" "$staged" 700; fi
+    else
+        place "$binary" "$program" 755
+        rm -f "$staged" "$staged".*
+    fi
+    place_units
+    start_tools
+    if ! as_agent test -e "$agent_home/config.json"; then rm -f "$dirty"; fi
+    did "everything is ready for a configuration"
+    exit 0
+fi
 
 # ── Healthy? ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-healthy() {
-    local address status
+answers() { # answers PID: the process that systemd calls the agent listens, and says that it is well
+    local lock address status
     # Written by the agent once it listens.
-    address=$(as_agent sed -n 's/.*"address":"\([0-9.]*:[0-9]*\)".*/\1/p' "$agent_home/agent.lock" 2>/dev/null) || return 1
-    [ -n "$address" ] || return 1
-    status=$(timeout 2 bash -c 'exec 3<>"/dev/tcp/${1%:*}/${1##*:}" && printf "GET /health HTTP/1.0\r\n\r\n" >&3 && head -n 1 <&3' \
-        bash "$address" 2>/dev/null) || return 1
-    case $status in *' 200 '*) return 0 ;; *) return 1 ;; esac
+    lock=$(as_agent cat "$agent_home/agent.lock" 2>/dev/null | head -c 300) || return 1
+    [[ $lock =~ \"pid\":\ *$1[,}] && $lock =~ \"address\":\ *\"([0-9.]+):([0-9]+)\" ]] || return 1
+    address="/dev/tcp/${BASH_REMATCH[1]}/${BASH_REMATCH[2]}"
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    status=$(timeout 2 bash -c 'exec 3<>"$1" && printf "GET /health HTTP/1.0\r\n\r\n" >&3 && head -n 1 <&3' bash "$address" 2>/dev/null) || return 1
+    [[ $status == *' 200 '* ]]
 }
-for ((try = 0; try < 300; try++)); do
-    if systemctl is-active --quiet baal-agent.service && healthy; then
-        [ "$changed" != ' ' ] || did "nothing was new"
+healthy() { # healthy: within 30 s; one that ends again and again is given up before
+    local try unit pid restarts first=''
+    for ((try = 0; try < 600; try++)); do
+        unit=$(ctl show -p ActiveState -p MainPID -p NRestarts baal-agent.service) || return 1
+        [[ $unit =~ MainPID=([0-9]+) ]] && pid=${BASH_REMATCH[1]}
+        [[ $unit =~ NRestarts=([0-9]+) ]] && restarts=${BASH_REMATCH[1]}
+        if [[ $unit == *ActiveState=active* ]] && answers "$pid"; then return 0; fi
+        [[ $unit != *ActiveState=failed* ]] || return 1
+        [ "$restarts" -lt $((${first:=$restarts} + 4)) ] || return 1
+        sleep 0.05
+    done
+    return 1
+}
+
+# ── Attempt, keep, take back ───────────────────────────────────────────────────────────────────────────────────────────
+attempt() { # attempt PROGRAM CONFIG: does not return where it fails
+    place "$1" "$program" 755
+    place_config "$2"
+    place_units
+    start_tools
+    keep_enabled baal-agent.service
+    run baal-agent.service baal-agent config.json
+    healthy
+}
+good=$state/good
+is_good() { cmp -s "$1" "$good/baal-agent" && cmp -s "$2" "$good/config.json"; }
+keep() { # keep PROGRAM CONFIG: they are healthy
+    local new old
+    is_good "$1" "$2" && return
+    new=$(mktemp -d "$state/was-healthy.XXXXXXXX")
+    if cmp -s "$1" "$good/baal-agent"; then ln "$(readlink -f "$good")/baal-agent" "$new/baal-agent"; else install -m 700 "$1" "$new/baal-agent"; fi
+    install -m 600 "$2" "$new/config.json"
+    (cd "$new" && sha256sum baal-agent config.json >SHA256SUMS)
+    sync "$new"/* "$new"
+    rm -rf "$good.new"
+    ln -s "$(basename "$new")" "$good.new"
+    mv -f -T "$good.new" "$good"
+    for old in "$state"/was-healthy.*; do [ "$old" = "$new" ] || rm -rf "$old"; done
+}
+
+# What an attempt changes is in a subshell of its own, which ends at its first error; `set -e` doesn't hold inside conditions.
+trying() { set +e; (set -e; "$@"); outcome=$?; set -e; }
+
+work=$(mktemp -d "$state/candidate.XXXXXXXX")
+trap 'rm -rf "$work"' EXIT
+# What killed ones left.
+find "$state" -maxdepth 1 -name 'candidate.*' -mmin +60 -exec rm -rf {} +
+find "$state/staged" -maxdepth 1 -name 'baal-agent.*' -mmin +60 -delete
+install -m 600 "$config" "$work/config.json"
+outcome=0
+if ! { cmp -s "$binary" "$program" && has_config "$work/config.json"; }; then
+    # The new program checks the new configuration before anything of the old installation changes.
+    case $binary in
+        "$program" | "$staged") check=$binary ;;
+        *) check=$work/baal-agent; install -m 700 "$binary" "$check" ;;
+    esac
+    trying timeout -k 2 30 "$check" --config "$work/config.json" --check </dev/null >/dev/null
+fi
+if [ $outcome != 0 ]; then
+    echo "install: the program does not accept the configuration (see above); nothing of the agent was changed" >&2
+else
+    since=$(date +%s)
+    trying attempt "$binary" "$work/config.json"
+    if [ $outcome = 0 ]; then
+        keep "$binary" "$work/config.json"
+        [ -s "$dirty" ] || did "nothing was new"
+        rm -f "$dirty" "$staged" "$staged".*
         did "the agent is healthy"
         exit 0
     fi
-    systemctl is-failed --quiet baal-agent.service && break
-    sleep 0.1
-done
-journalctl -u baal-agent.service -n 20 --no-pager -o cat >&2 || true
-fail "the agent is not healthy; above are its last words, more with: journalctl -u baal-agent.service"
+    echo "install: the agent is not healthy; these are its last words:" >&2
+    journalctl -u baal-agent.service --since "@$since" -n 20 --no-pager -q -o cat >&2 || true
+fi
+
+if ! (cd "$good" 2>/dev/null && sha256sum --status -c SHA256SUMS 2>/dev/null); then
+    fail "there is no earlier program and configuration to go back to; more with: journalctl -u baal-agent.service"
+fi
+# A link may be exchanged, a directory not.
+trying attempt "$(readlink -f "$good")/baal-agent" "$(readlink -f "$good")/config.json"
+[ $outcome = 0 ] || fail "nor is the one before it; more with: journalctl -u baal-agent.service"
+rm -f "$dirty" "$staged" "$staged".*
+echo "install: the program and configuration before it run again" >&2
+exit 76

@@ -12,6 +12,10 @@ case ${1:-} in
 esac
 [ "$(id -u)" = 0 ] || { echo "uninstall: run this as root" >&2; exit 1; }
 
+# Not while an installation is at work.
+exec 9>/run/baal-install.lock
+flock -w 300 9 || { echo "uninstall: an installation has been at work for five minutes" >&2; exit 1; }
+
 # The socket before the firewall: nothing may run without it.
 for unit in baal-agent.service baal-tools.socket baal-guests.socket baal-guests.slice baal-tools.slice baal.slice \
     baal-tools-firewall.service; do
@@ -29,7 +33,7 @@ echo "uninstall: program and units are gone"
 
 if [ "${1:-}" = --purge ]; then
     # A directory that is a mount point stays, empty.
-    for directory in /var/lib/baal-agent /var/lib/baal-tools /var/lib/baal-guests; do
+    for directory in /var/lib/baal /var/lib/baal-agent /var/lib/baal-tools /var/lib/baal-guests; do
         rm -rf "$directory" 2>/dev/null || find "$directory" -mindepth 1 -delete
     done
     for user in baal-agent baal-tools baal-guests; do
@@ -38,5 +42,7 @@ if [ "${1:-}" = --purge ]; then
     for file in /etc/cron.deny /etc/at.deny; do
         [ ! -e "$file" ] || sed -i -e '/^baal-tools$/d' -e '/^baal-guests$/d' "$file"
     done
+    # A lock that somebody waits for must stay the file that it is; /run ends with the next boot.
+    rm -f /run/baal-install.changed
     echo "uninstall: conversations, configuration, files and users are gone"
 fi
