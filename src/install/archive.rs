@@ -1,4 +1,7 @@
-//! What a script on a machine works with: one tar archive, made in memory.
+//! What a script on a machine works with: one compressed tar archive, made in memory.
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use super::InstallError;
 
@@ -21,9 +24,9 @@ const SCRIPTS: &[(&str, &[u8])] = &[
 /// The name of the last entry: `tar` does not complain of an archive that ends between two entries.
 pub(super) const LAST: &str = "complete";
 
-/// An archive of the scripts and of these files, which only root may read.
+/// A compressed archive of the scripts and of these files, which only root may read.
 pub(super) fn archive(files: &[(&str, &[u8])]) -> Result<Vec<u8>, InstallError> {
-    let mut builder = tar::Builder::new(Vec::with_capacity(64 << 10));
+    let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
     let last: (&str, &[u8]) = (LAST, b"");
     let ours = SCRIPTS.iter().chain(files).chain(std::iter::once(&last));
     for (name, content) in ours {
@@ -32,7 +35,7 @@ pub(super) fn archive(files: &[(&str, &[u8])]) -> Result<Vec<u8>, InstallError> 
         header.set_mode(0o600);
         builder.append_data(&mut header, name, *content).map_err(cannot)?;
     }
-    builder.into_inner().map_err(cannot)
+    builder.into_inner().and_then(GzEncoder::finish).map_err(cannot)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
@@ -61,7 +64,7 @@ mod tests {
         let text = "'\"; $(reboot) `id` \u{1f480}\r\n\0\u{7f}".repeat(800);
         let packed = archive(&[("config.json", text.as_bytes())]).expect("packs");
         let mut seen = Vec::new();
-        for entry in tar::Archive::new(&packed[..]).entries().expect("an archive") {
+        for entry in tar::Archive::new(flate2::read::GzDecoder::new(&packed[..])).entries().expect("an archive") {
             let mut entry = entry.expect("an entry");
             assert_eq!(entry.header().mode().expect("a mode"), 0o600);
             let name = entry.path().expect("a path").display().to_string();

@@ -64,7 +64,7 @@ find /run -maxdepth 1 -name 'baal-unpacked.*' -mmin +60 -exec rm -rf {{}} +
 dir=$(mktemp -d /run/baal-unpacked.XXXXXXXX)
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 129' HUP INT TERM
-tar -x --no-same-owner -C "$dir"
+tar -xz --no-same-owner -C "$dir"
 [ -f "$dir/{LAST}" ] || {{ echo 'the files were cut off on their way' >&2; exit 1; }}
 {body}
 "#

@@ -112,12 +112,12 @@ case $(ctl is-enabled caddy.service 2>/dev/null) in
     masked*) ctl unmask --quiet caddy.service; ctl enable --quiet caddy.service; did "enabled caddy.service" ;;
     *) ctl enable --quiet caddy.service; did "enabled caddy.service" ;;
 esac
-last_words() { # last_words LINES: of the Caddy that runs now
-    journalctl "_SYSTEMD_INVOCATION_ID=$(ctl show -p InvocationID --value caddy.service)" -n "$1" --no-pager -q -o cat >&2 || true
+said() { # said LINES [FILTER]: the last lines of the Caddy that runs now
+    journalctl "_SYSTEMD_INVOCATION_ID=$(ctl show -p InvocationID --value caddy.service)" --no-pager -q -o cat | grep -e "${2:-}" | tail -n "$1" >&2
 }
 if [ -s "$dirty" ] || ! ctl is-active --quiet caddy.service; then
     ctl reset-failed caddy.service 2>/dev/null || true
-    ctl restart caddy.service || { last_words 10; fail "Caddy does not start"; }
+    ctl restart caddy.service || { said 5 || true; fail "Caddy does not start"; }
     did "restarted caddy.service"
     # Not only when a certificate is there: asking for one again and again is what authorities punish.
     rm -f "$dirty"
@@ -140,5 +140,6 @@ for ((began = SECONDS; SECONDS - began <= patience; )); do
     sleep 0.1
     ctl is-active --quiet caddy.service || sleep 1
 done
-last_words 40
+# One line for each authority that was asked; the rest tells it again for all of them.
+said 3 'could not get certificate from issuer' || said 5 || true
 exit 77

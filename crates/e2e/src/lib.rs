@@ -5,5 +5,5 @@ mod rig;
 mod table;
 
 pub use machine::Machine;
-pub use rig::{Rig, Said, Speaker, ToolCall, Turn};
+pub use rig::{Rig, Said, Speaker, ToolCall, Turn, agent_binary};
 pub use table::{Row, Table};

@@ -52,6 +52,17 @@ impl Machine {
         }
     }
 
+    /// Its address and the private key of its root: for a machine with an address of its own.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn place(&self) -> anyhow::Result<(IpAddr, PathBuf)> {
+        let output = Command::new(script()).args(["where", &self.name]).stderr(Stdio::inherit()).output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let (address, key) = said.trim().split_once(' ').context("the machine has no address; see above")?;
+        Ok((address.parse()?, key.into()))
+    }
+
     /// Runs a shell script as root and returns what it printed.
     ///
     /// # Errors

@@ -81,7 +81,10 @@ pub struct Rig {
 }
 
 /// The static agent, as `make agent` builds it.
-fn agent_binary() -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// It was not built.
+pub fn agent_binary() -> anyhow::Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
     let binary = target.join(format!("{}-unknown-linux-gnu/agent/baal-agent", std::env::consts::ARCH));
