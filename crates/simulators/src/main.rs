@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use baal_simulators::aleph::{self, Aleph};
 use baal_simulators::telegram::Telegram;
 use clap::Parser;
 use tokio::net::TcpListener;
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
-/// Telegram and LibertAI on this machine. When both are ready, one line of JSON on standard output names their addresses.
+/// Telegram, LibertAI and Aleph Cloud on this machine. When all are ready, one line of JSON on standard output names their addresses.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
@@ -22,6 +23,10 @@ struct Args {
     /// Where LibertAI listens; not at all without it.
     #[arg(long)]
     libertai_listen: Option<SocketAddr>,
+    /// Where Aleph Cloud listens: its lists, its APIs and the control interface; its nodes take free ports of the same address.
+    /// Not at all without it.
+    #[arg(long)]
+    aleph_listen: Option<SocketAddr>,
     /// File that keeps the chats over restarts.
     #[arg(long)]
     state: Option<PathBuf>,
@@ -60,9 +65,19 @@ async fn main() -> anyhow::Result<()> {
         }
         None => None,
     };
+    let aleph = match args.aleph_listen {
+        Some(address) => {
+            let aleph = Aleph::start(address, aleph::Options::default())
+                .await
+                .with_context(|| format!("cannot listen on {address}"))?;
+            ready["aleph"] = aleph.urls();
+            Some(aleph)
+        }
+        None => None,
+    };
     telegram.resume();
     println!("{ready}");
-    info!(telegram = %ready["telegram"], libertai = %ready["libertai"], "simulators are ready");
+    info!(telegram = %ready["telegram"], libertai = %ready["libertai"], aleph = %ready["aleph"]["control"], "simulators are ready");
 
     match &args.state {
         Some(state) => tokio::select! {
@@ -75,6 +90,9 @@ async fn main() -> anyhow::Result<()> {
     telegram_server.abort();
     if let Some(server) = libertai_server {
         server.abort();
+    }
+    if let Some(aleph) = aleph {
+        aleph.stop();
     }
     if let Some(state) = &args.state {
         telegram.save(state, true).with_context(|| format!("cannot write {}", state.display()))?;
