@@ -1,6 +1,7 @@
 //! The whole program against the simulators and a real Postgres.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; the lint knows only functions marked as tests")]
 
+mod aleph;
 mod bot;
 mod browser;
 mod conversation;

@@ -58,6 +58,10 @@ mod tests {
         let word = |hash: &str| words(&native(hash).unwrap());
         assert_eq!(word(&"00".repeat(32)), "abandon-abandon-abandon-abandon");
         assert_eq!(word(&"ff".repeat(32)), "zoo-zoo-zoo-zoo");
+        let debian = "b6ff5c3a8205d1ca4c7c3369300eeafff498b558f71b851aa2114afd0a532717";
+        assert_eq!(word(debian), "report-wife-attitude-advice");
+        let ubuntu = "5330dcefe1857bcd97b7b7f24d1420a7d46232d53f27be280c8a7071d88bd84e";
+        assert_eq!(word(ubuntu), "farm-manage-desk-seek");
     }
 
     #[test]

@@ -43,13 +43,13 @@ fn try_read(message: &Value, address: &str) -> Option<Listed> {
         installation: mark(INSTALLATION_KEY),
         vm: mark(VM_KEY),
         crn_hash,
-        time: time(content.get("time")).or_else(|| time(message.get("time")))?,
+        time: time(content.get("time")?)?,
     })
 }
 
 /// Seconds since 1970 or RFC 3339.
-fn time(value: Option<&Value>) -> Option<DateTime<Utc>> {
-    match value? {
+fn time(value: &Value) -> Option<DateTime<Utc>> {
+    match value {
         Value::String(text) => DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc()),
         other => DateTime::from_timestamp_micros((other.as_f64()? * 1e6) as i64),
     }
