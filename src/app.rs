@@ -8,6 +8,7 @@ use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
+use crate::agents;
 use crate::cloud::aleph::Aleph;
 use crate::config::{CloudKind, Config};
 use crate::install::Kit;
@@ -66,12 +67,7 @@ impl App {
     pub fn new(config: Config) -> anyhow::Result<Self> {
         let db = connect_lazily(&config)?;
         let telegram = Api::new(&config)?;
-        let agents_http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(10))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .tcp_nodelay(true)
-            .build()?;
+        let agents_http = agents::http::client(config.agent_ca_file.as_deref())?;
         let bot_id = config.bot_id();
         let remote = match config.cloud {
             CloudKind::Local => None,

@@ -17,10 +17,12 @@ const SECRET_LENGTH: usize = 12;
 ///
 /// `timeout` reaches the script's process group. Children that made themselves a session of their own are found by a mark in
 /// the environment they inherited. systemd-run would find them too, at several times the cost and only once the machine's
-/// first boot has come far enough. Services that a script starts through systemd do not inherit the mark and stay.
+/// first boot has come far enough. Input that the script did not read is read away: the SSH library waits for ever with data
+/// that nobody takes, whatever else arrives. Services that a script starts through systemd do not inherit the mark and stay.
 const SUPERVISOR: &str = r#"mark="BAAL_COMMAND=$(</proc/sys/kernel/random/uuid)"
-env LC_ALL=C.UTF-8 "$mark" timeout -k 2 "$1" bash -c "$2"
+env LC_ALL=C.UTF-8 "$mark" timeout -k 2 "$1" bash --norc -c "$2"
 status=$?
+timeout 2 cat >/dev/null
 for round in {1..20}; do
   left=$(grep -lsF -- "$mark" /proc/[0-9]*/environ)
   [ -n "$left" ] || break
@@ -60,7 +62,7 @@ impl Command {
     pub(super) fn line(&self) -> String {
         // `timeout` takes 0 for no deadline at all.
         let seconds = self.limit.as_secs_f64().max(0.001);
-        format!("exec bash -c {} baal {seconds:.3} {}", quoted(SUPERVISOR), quoted(&self.script))
+        format!("exec bash --norc -c {} baal {seconds:.3} {}", quoted(SUPERVISOR), quoted(&self.script))
     }
 }
 
@@ -145,7 +147,7 @@ mod tests {
             limit: Duration::from_millis(1_500),
         };
         assert!(command.line().ends_with(" baal 1.500 'echo '\\''a'\\''; echo \"$HOME\"\n'"), "{}", command.line());
-        assert!(command.line().starts_with("exec bash -c 'mark="));
+        assert!(command.line().starts_with("exec bash --norc -c 'mark="));
         assert!(!command.line().contains("secret"));
         assert_eq!(format!("{command:?}"), "Command { what: \"a test\", input_bytes: 6, limit: 1.5s, .. }");
     }

@@ -160,10 +160,11 @@ fn start(directory: &Path, ip: IpAddr) -> (Child, u16) {
 
 fn launch(directory: &Path, ip: IpAddr, port: u16) -> Child {
     let shown = directory.display();
+    // With SHLVL set, bash leaves out the start-up files of whoever runs the tests.
     let config = format!(
         "ListenAddress {ip}\nPort {port}\nHostKey {shown}/host\nAuthorizedKeysFile {shown}/authorized_keys\nPidFile none\n\
          UsePAM no\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
-         MaxSessions 10\nMaxStartups 100\nLogLevel VERBOSE\n"
+         SetEnv SHLVL=3\nMaxSessions 10\nMaxStartups 100\nLogLevel VERBOSE\n"
     );
     fs::write(directory.join("sshd_config"), config).unwrap();
     if rustix::process::geteuid().is_root() {
