@@ -1,5 +1,6 @@
 //! Agents: what they are, how they are kept, and what may be done with them.
 
+pub mod config;
 pub mod http;
 pub mod model;
 pub mod service;

@@ -127,13 +127,39 @@ pub async fn set_running(
     protocol: i32,
     deployed: i32,
 ) -> sqlx::Result<()> {
-    sqlx::query("update agents set status = 'running', url = $2, protocol = $3, deployed_version = $4 where id = $1")
-        .bind(id)
-        .bind(url)
-        .bind(protocol)
-        .bind(deployed)
-        .execute(conn)
-        .await?;
+    sqlx::query(
+        "update agents set status = 'running', url = $2, protocol = $3, deployed_version = $4,
+                health_failures = 0, unwell_since = null where id = $1",
+    )
+    .bind(id)
+    .bind(url)
+    .bind(protocol)
+    .bind(deployed)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Wants again what is deployed, as a new version, whose number is returned; none if it is not known what is deployed. The
+/// agent is locked.
+pub async fn restore_deployed(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<i32>> {
+    sqlx::query_scalar(
+        "with back as (
+           update agents a set name = v.name, system_prompt = v.system_prompt, model = v.model,
+                  wanted_version = a.wanted_version + 1
+             from agent_versions v where a.id = $1 and v.agent_id = a.id and v.version = a.deployed_version
+           returning a.id, a.wanted_version, a.name, a.system_prompt, a.model)
+         insert into agent_versions (agent_id, version, name, system_prompt, model)
+           select id, wanted_version, name, system_prompt, model from back returning version",
+    )
+    .bind(id)
+    .fetch_optional(conn)
+    .await
+}
+
+/// This version is what runs, though nobody installed it anew.
+pub async fn set_deployed(conn: &mut PgConnection, id: i64, version: i32) -> sqlx::Result<()> {
+    sqlx::query("update agents set deployed_version = $2 where id = $1").bind(id).bind(version).execute(conn).await?;
     Ok(())
 }
 

@@ -21,14 +21,13 @@ use baal_protocol::AgentConfig;
 use futures_util::{StreamExt as _, stream};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::Signal;
-use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::process;
 use super::store::LocalVm;
-use crate::agents::Agent;
+use crate::agents::{self, Agent};
 use crate::config::Config;
 use crate::vault::Undecryptable;
 
@@ -318,17 +317,10 @@ pub fn program(config: &Config) -> Result<PathBuf, LocalError> {
 /// What the agent is started with; it holds keys.
 pub fn agent_config(config: &Config, agent: &Agent, site: &Site, port: u16) -> Result<AgentConfig, Undecryptable> {
     Ok(AgentConfig {
-        agent_name: agent.name.clone(),
-        system_prompt: agent.system_prompt.clone(),
-        model: agent.model.clone(),
-        libertai_api_key: config.libertai_api_key.expose_secret().to_owned(),
-        libertai_api_base_url: config.libertai_api_base_url.clone(),
-        agent_secret: agent.secret(&config.vault)?.expose_secret().to_owned(),
         port,
         db_path: site.dir.join("agent.db"),
         workspace_path: site.dir.join("workspace"),
-        owner_chat_id: agent.chat_id.to_string(),
-        ..AgentConfig::default()
+        ..agents::config::agent_config(config, agent)?
     })
 }
 

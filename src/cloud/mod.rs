@@ -3,6 +3,7 @@
 pub mod aleph;
 pub mod hosts;
 pub mod local;
+pub mod places;
 mod process;
 mod root;
 pub mod store;

@@ -124,6 +124,24 @@ impl FromRow<'_, PgRow> for Vm {
     }
 }
 
+impl Vm {
+    /// Its directory and port, if it is of the local cloud.
+    pub fn local(&self) -> Option<LocalVm> {
+        match &self.machine {
+            Machine::Local(data) => Some(LocalVm { id: self.id, root: data.root.clone(), port: data.port }),
+            Machine::Aleph(_) | Machine::Host(_) => None,
+        }
+    }
+
+    /// Where its agent is reached, without a slash at the end; none while it has no name.
+    pub fn url(&self) -> Option<String> {
+        match self.local() {
+            Some(local) => Some(local.url()),
+            None => self.name.as_ref().map(|name| format!("https://{name}")),
+        }
+    }
+}
+
 /// This installation's id, which instances carry.
 pub async fn installation_id(conn: &mut PgConnection) -> sqlx::Result<Uuid> {
     sqlx::query_scalar("select id from installation").fetch_one(conn).await
@@ -212,6 +230,23 @@ pub async fn release_warm(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<boo
     Ok(result.rows_affected() == 1)
 }
 
+/// Something of an agent may be on it from now on.
+pub async fn set_touched(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query("update vms set touched = true where id = $1").bind(id).execute(conn).await?;
+    Ok(())
+}
+
+/// It waits in the pool from now on.
+pub async fn set_warm(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query(
+        "update vms set state = 'warm', warm_since = now() where id = $1 and ended_at is null and state = 'preparing'",
+    )
+    .bind(id)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Makes the machine nobody's and enqueues the job that removes it, unless one is live or the machine is gone. Wake
 /// [`Queue::Jobs`](crate::wake::Queue) after the commit.
 pub async fn retire(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
@@ -263,27 +298,6 @@ impl FromRow<'_, PgRow> for LocalVm {
         let Json(LocalData { root, port }) = row.try_get("data")?;
         Ok(Self { id: row.try_get("id")?, root, port })
     }
-}
-
-/// The agent's machines that are not certainly gone, oldest first.
-pub async fn open_of(conn: &mut PgConnection, agent_id: i64) -> sqlx::Result<Vec<LocalVm>> {
-    sqlx::query_as(
-        "select id, data from vms where agent_id = $1 and cloud = 'local' and ended_at is null order by created_at, id",
-    )
-    .bind(agent_id)
-    .fetch_all(conn)
-    .await
-}
-
-/// Writes a machine down, before it is made.
-pub async fn insert(conn: &mut PgConnection, agent_id: i64, vm: &LocalVm) -> sqlx::Result<()> {
-    sqlx::query("insert into vms (id, agent_id, cloud, data) values ($1, $2, 'local', $3) on conflict (id) do nothing")
-        .bind(vm.id)
-        .bind(agent_id)
-        .bind(Json::<LocalData>::from(vm))
-        .execute(conn)
-        .await?;
-    Ok(())
 }
 
 /// It listens, or will listen, on another port.

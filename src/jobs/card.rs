@@ -2,25 +2,39 @@
 
 use teloxide_core::types::InlineKeyboardButton;
 
-use super::model::Step;
+use super::model::{Kind, Step, way};
 use crate::agents::Agent;
-use crate::config::Visibility;
+use crate::config::{CloudKind, Visibility};
 use crate::telegram::callback::Press;
 use crate::telegram::markdown::Formatted;
 use crate::telegram::outbox::Call;
 use crate::telegram::text::{Buttons, Place, Text, edit_message, send_message};
 
-const WAY: [Step; 5] = [Step::Place, Step::Install, Step::Start, Step::Health, Step::Finish];
-
 /// What the card tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scene {
+    /// Nobody works at it yet.
+    Queued {
+        /// What the job is to bring about.
+        kind: Kind,
+    },
+    /// There is no room for another machine at the moment.
+    Waiting {
+        /// What the job is to bring about.
+        kind: Kind,
+        /// Its place in the waiting list, from 1.
+        place: i64,
+    },
     /// The job is at this step of making the agent ready.
     Working {
+        /// What the job is to bring about.
+        kind: Kind,
+        /// Where.
+        cloud: CloudKind,
         /// What it is about to do, or is doing.
         step: Step,
-        /// Why it has to do it again.
-        trouble: Option<String>,
+        /// How that goes.
+        progress: Progress,
     },
     /// The job takes away what it made.
     Undoing,
@@ -29,13 +43,51 @@ pub enum Scene {
         /// The bot's user name, if known.
         bot_username: Option<String>,
     },
-    /// It could not be made ready.
-    Failed {
+    /// It runs as it is wanted now.
+    Updated,
+    /// It runs again as it did before, for what was wanted does not work.
+    Restored {
         /// In words for the owner.
         reason: String,
     },
+    /// It runs again.
+    Repaired {
+        /// Whether it had to be set up on another machine.
+        memory_lost: bool,
+    },
+    /// It could not be made ready, and nothing of it is left.
+    Failed {
+        /// Where it failed, if known.
+        step: Option<Step>,
+        /// In words for the owner.
+        reason: String,
+    },
+    /// It could not be mended or changed, and what there is of it was left.
+    GivenUp {
+        /// What the job was to bring about.
+        kind: Kind,
+        /// Where it failed.
+        step: Step,
+        /// In words for the owner.
+        reason: String,
+        /// Whether it was left as it was before, and so may well run.
+        running: bool,
+    },
     /// It was deleted before it was ready.
     Deleted,
+}
+
+/// How a step goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Why the step has to be done again.
+    pub trouble: Option<String>,
+    /// Minutes for which it has been waiting.
+    pub minutes: u64,
+    /// Machines that were given up.
+    pub tried: u32,
+    /// Whether the agent is going back to what it was.
+    pub restoring: bool,
 }
 
 /// A message's text and buttons.
@@ -50,23 +102,21 @@ pub struct Card {
 /// The card of an agent.
 pub fn card(agent: &Agent, scene: &Scene) -> Card {
     let name = &agent.name;
+    let repair_or_delete =
+        || vec![Press::Repair(agent.id).button("🔧 Repair"), Press::Delete(agent.id).button("🗑 Delete")];
+    let chat_or_manage = || vec![Press::Chat(agent.id).button("💬 Chat"), Press::Manage(agent.id).button("🛠 Manage")];
     match scene {
-        Scene::Working { step, trouble } => {
-            let mut body = String::from(" is being set up…\n");
-            let current = WAY.iter().position(|s| s == step).unwrap_or(WAY.len());
-            for (place, step) in WAY.iter().enumerate() {
-                let mark = match place.cmp(&current) {
-                    std::cmp::Ordering::Less => "✅",
-                    std::cmp::Ordering::Equal if trouble.is_some() => "⚠️",
-                    std::cmp::Ordering::Equal => "⏳",
-                    std::cmp::Ordering::Greater => "▫️",
-                };
-                body.push_str(&format!("\n{mark} {}", label(*step)));
-            }
-            if let Some(trouble) = trouble {
-                body.push_str(&format!("\n\nThat did not work yet: {trouble}. Trying again shortly."));
-            }
-            build("🤖 ", name, &body, vec![])
+        Scene::Queued { kind } => build("🤖 ", name, &format!(" is {}…", doing(*kind)), vec![]),
+        Scene::Waiting { kind, place } => {
+            let body = format!(
+                " is {}…\n\nAll places are taken at the moment. It is number {place} in line and goes on by itself when a \
+                 place is free; there is nothing to do but wait.",
+                doing(*kind)
+            );
+            build("🕗 ", name, &body, vec![])
+        }
+        Scene::Working { kind, cloud, step, progress } => {
+            build("🤖 ", name, &steps(*kind, *cloud, *step, progress), vec![])
         }
         Scene::Undoing => build("🧹 ", name, ": clearing away what was set up…", vec![]),
         Scene::Ready { bot_username } => {
@@ -79,20 +129,86 @@ pub fn card(agent: &Agent, scene: &Scene) -> Card {
                 (Visibility::Public, None) => " is ready! Send it a message.".to_owned(),
                 (Visibility::Unlisted, _) => " is ready! Send it a message. Only you can open it.".to_owned(),
             };
-            let buttons = vec![Press::Chat(agent.id).button("💬 Chat"), Press::Manage(agent.id).button("🛠 Manage")];
-            build("✅ ", name, &body, buttons)
+            build("✅ ", name, &body, chat_or_manage())
         }
-        Scene::Failed { reason } => {
+        Scene::Updated => build("✅ ", name, " is up to date and runs.", chat_or_manage()),
+        Scene::Restored { reason } => {
             let body = format!(
-                " could not be set up: {reason}.\n\nEverything that was started for it has been removed again. Its \
-                 name, personality and model are kept, so you can try again."
+                " could not be updated: {reason}.\n\nIt runs again as it did before; nothing of its memory is lost."
+            );
+            build("↩️ ", name, &body, chat_or_manage())
+        }
+        Scene::Repaired { memory_lost: false } => {
+            build("✅ ", name, " is repaired and runs, with everything that it knew.", chat_or_manage())
+        }
+        Scene::Repaired { memory_lost: true } => {
+            let body = " runs again, on another machine.\n\nThe one before could not be reached any more, so what it \
+                        remembered and its files are lost. Its name, personality and model are the same.";
+            build("✅ ", name, body, chat_or_manage())
+        }
+        Scene::Failed { step, reason } => {
+            let body = format!(
+                " could not be set up: {reason}.{}\n\nEverything that was started for it has been removed again. Its \
+                 name, personality and model are kept, so you can try again.",
+                failed_at(*step)
             );
             let buttons =
                 vec![Press::Retry(agent.id).button("🔁 Try again"), Press::Delete(agent.id).button("🗑 Delete")];
             build("❌ ", name, &body, buttons)
         }
+        Scene::GivenUp { kind, step, reason, running } => {
+            let what = if *kind == Kind::Redeploy { "updated" } else { "repaired" };
+            let left = if *running {
+                "It was left as it was before. If it does not answer, repair it."
+            } else {
+                "It does not run now. What it remembers was left where it is, so you can try to repair it again."
+            };
+            let body = format!(" could not be {what}: {reason}.{}\n\n{left}", failed_at(Some(*step)));
+            build("❌ ", name, &body, repair_or_delete())
+        }
         Scene::Deleted => build("🗑 ", name, " was deleted.", vec![]),
     }
+}
+
+fn steps(kind: Kind, cloud: CloudKind, step: Step, progress: &Progress) -> String {
+    let doing = if progress.restoring { "going back to how it was" } else { doing(kind) };
+    let mut body = format!(" is {doing}…\n");
+    let way = way(kind, cloud);
+    let current = way.iter().position(|s| *s == step).unwrap_or(way.len());
+    for (place, step) in way.iter().enumerate() {
+        let mark = match place.cmp(&current) {
+            std::cmp::Ordering::Less => "✅",
+            std::cmp::Ordering::Equal if progress.trouble.is_some() => "⚠️",
+            std::cmp::Ordering::Equal => "⏳",
+            std::cmp::Ordering::Greater => "▫️",
+        };
+        body.push_str(&format!("\n{mark} {}", label(*step)));
+        if place == current && progress.minutes > 0 {
+            body.push_str(&format!(" ({} min)", progress.minutes));
+        }
+    }
+    match progress.tried {
+        0 => {}
+        1 => body.push_str("\n\nThe first place did not work; trying another."),
+        n => body.push_str(&format!("\n\n{n} places did not work; trying another.")),
+    }
+    if let Some(trouble) = &progress.trouble {
+        body.push_str(&format!("\n\nThat did not work yet: {trouble}. Trying again shortly."));
+    }
+    body
+}
+
+fn doing(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Redeploy => "being updated",
+        Kind::Repair => "being repaired",
+        Kind::Deprovision | Kind::Retire => "being removed",
+        Kind::Provision | Kind::Prepare => "being set up",
+    }
+}
+
+fn failed_at(step: Option<Step>) -> String {
+    step.map(|step| format!(" (It failed at: {}.)", label(step))).unwrap_or_default()
 }
 
 fn label(step: Step) -> &'static str {
@@ -101,12 +217,11 @@ fn label(step: Step) -> &'static str {
         Step::Create => "Get a machine",
         Step::Reach => "Wait for the machine",
         Step::Prepare => "Prepare the machine",
-        Step::Store => "Keep it ready",
-        Step::Restore => "Go back to what worked",
         Step::Install => "Install it",
         Step::Start => "Start it",
         Step::Health => "Wait until it answers",
         Step::Finish => "Open it for you",
+        Step::Store => "Keep it ready",
         Step::Stop => "Stop it",
         Step::Remove => "Remove it",
         Step::End => "Forget it",
@@ -141,20 +256,55 @@ mod tests {
     use super::*;
     use crate::agents::model::tests::agent;
 
+    fn text(scene: Scene) -> String {
+        card(&agent("Ada"), &scene).text.text
+    }
+
+    fn working(cloud: CloudKind, step: Step, progress: Progress) -> String {
+        text(Scene::Working { kind: Kind::Provision, cloud, step, progress })
+    }
+
     #[test]
     fn steps_are_shown_as_done_current_and_to_come() {
-        let working = |trouble: Option<&str>| {
-            card(&agent("Ada"), &Scene::Working { step: Step::Start, trouble: trouble.map(str::to_owned) }).text.text
-        };
         assert_eq!(
-            working(None),
+            working(CloudKind::Local, Step::Start, Progress::default()),
             "🤖 Ada is being set up…\n\n✅ Find a place for it\n✅ Install it\n⏳ Start it\n▫️ Wait until it answers\n▫️ Open it for you"
         );
+        let trouble = Progress { trouble: Some("the disk is full".into()), ..Progress::default() };
+        let shown = working(CloudKind::Local, Step::Start, trouble);
+        assert!(shown.ends_with("That did not work yet: the disk is full. Trying again shortly."), "{shown}");
+        assert!(shown.contains("⚠️ Start it"));
+    }
+
+    #[test]
+    fn a_long_wait_and_other_machines_are_told() {
+        let shown = working(CloudKind::Aleph, Step::Reach, Progress { minutes: 2, tried: 1, ..Progress::default() });
+        assert!(shown.contains("✅ Get a machine\n⏳ Wait for the machine (2 min)\n▫️ Prepare the machine"), "{shown}");
+        assert!(shown.ends_with("The first place did not work; trying another."), "{shown}");
+        let shown = text(Scene::Waiting { kind: Kind::Provision, place: 3 });
+        assert!(shown.contains("number 3 in line"), "{shown}");
+    }
+
+    #[test]
+    fn a_repair_says_whether_memory_was_lost_and_a_failure_where_it_failed() {
+        assert!(text(Scene::Repaired { memory_lost: true }).contains("are lost"));
+        assert!(text(Scene::Repaired { memory_lost: false }).contains("everything that it knew"));
+        let restored = text(Scene::Restored { reason: "the new version did not become healthy".into() });
+        assert!(restored.contains("runs again as it did before"), "{restored}");
+        let given_up = |running| {
+            let reason = "its machine does not let us in".to_owned();
+            card(&agent("Ada"), &Scene::GivenUp { kind: Kind::Redeploy, step: Step::Install, reason, running })
+        };
         assert!(
-            working(Some("the disk is full"))
-                .ends_with("That did not work yet: the disk is full. Trying again shortly.")
+            given_up(true)
+                .text
+                .text
+                .contains("could not be updated: its machine does not let us in. (It failed at: Install it.)")
         );
-        assert!(working(Some("x")).contains("⚠️ Start it"));
+        assert!(given_up(true).text.text.contains("left as it was"));
+        assert!(given_up(false).text.text.contains("does not run now"));
+        let buttons = serde_json::to_string(&given_up(false).buttons).expect("JSON");
+        assert!(buttons.contains("repair:5") && buttons.contains("delete:5"), "{buttons}");
     }
 
     #[test]
@@ -184,8 +334,8 @@ mod tests {
 
     #[test]
     fn a_failure_says_what_happened_and_what_can_be_done() {
-        let card = card(&agent("Ada"), &Scene::Failed { reason: "the disk is full".into() });
-        assert!(card.text.text.starts_with("❌ Ada could not be set up: the disk is full."));
+        let card = card(&agent("Ada"), &Scene::Failed { step: Some(Step::Start), reason: "the disk is full".into() });
+        assert!(card.text.text.starts_with("❌ Ada could not be set up: the disk is full. (It failed at: Start it.)"));
         let buttons = serde_json::to_string(&card.buttons).expect("JSON");
         assert!(buttons.contains("retry:5") && buttons.contains("delete:5"), "{buttons}");
     }
@@ -193,7 +343,8 @@ mod tests {
     #[test]
     fn even_the_longest_card_fits_a_message() {
         let agent = agent(&"👩".repeat(64));
-        let scene = Scene::Working { step: Step::Finish, trouble: Some("x".repeat(200)) };
+        let progress = Progress { trouble: Some("x".repeat(200)), minutes: 99, tried: 4, restoring: true };
+        let scene = Scene::Working { kind: Kind::Repair, cloud: CloudKind::Aleph, step: Step::Finish, progress };
         assert!(card(&agent, &scene).text.text.encode_utf16().count() < 4096);
     }
 }

@@ -1,6 +1,13 @@
 //! How a step can fail to get on.
 
+use anyhow::anyhow;
+
+use super::verdict::Grade;
+use crate::cloud::aleph::{AlephError, Shortage};
 use crate::cloud::local::LocalError;
+use crate::config::CloudKind;
+use crate::install::InstallError;
+use crate::ssh::SshError;
 use crate::vault::Undecryptable;
 
 /// Why a step did not get done.
@@ -13,9 +20,12 @@ pub enum JobError {
         reason: String,
         /// For the log.
         source: anyhow::Error,
-        /// Whether trying again is known to be of no use.
-        last: bool,
+        /// What is known of it.
+        grade: Grade,
     },
+    /// Another machine cannot be paid for.
+    #[error(transparent)]
+    Credits(#[from] Shortage),
     /// The job is no longer wanted.
     #[error("the job was cancelled")]
     Cancelled,
@@ -31,14 +41,35 @@ pub enum JobError {
 }
 
 impl JobError {
+    /// A failure of this grade.
+    pub fn failed(grade: Grade, reason: impl Into<String>, source: impl Into<anyhow::Error>) -> Self {
+        Self::Failed { reason: reason.into(), source: source.into(), grade }
+    }
+
     /// A failure that may pass.
     pub fn retry(reason: impl Into<String>, source: impl Into<anyhow::Error>) -> Self {
-        Self::Failed { reason: reason.into(), source: source.into(), last: false }
+        Self::failed(Grade::Passing, reason, source)
     }
 
     /// A failure that will not pass.
     pub fn fail(reason: impl Into<String>, source: impl Into<anyhow::Error>) -> Self {
-        Self::Failed { reason: reason.into(), source: source.into(), last: true }
+        Self::failed(Grade::Last, reason, source)
+    }
+
+    /// A failure of the machine.
+    pub fn machine(reason: impl Into<String>, source: impl Into<anyhow::Error>) -> Self {
+        Self::failed(Grade::Machine, reason, source)
+    }
+
+    /// A machine of a cloud that this process has no access to. Whatever removes it tries on, the rest fails.
+    pub fn not_ours(cloud: CloudKind) -> Self {
+        let cloud = cloud.as_str();
+        Self::fail(
+            "the operator switched CLOUD, and its machine belongs to the cloud of before",
+            anyhow!(
+                "the machine belongs to CLOUD={cloud}; start a worker with that setting until its machines are gone"
+            ),
+        )
     }
 }
 
@@ -61,5 +92,44 @@ impl From<LocalError> for JobError {
 impl From<Undecryptable> for JobError {
     fn from(error: Undecryptable) -> Self {
         Self::fail("its stored secret cannot be read on the server", error)
+    }
+}
+
+impl From<AlephError> for JobError {
+    fn from(error: AlephError) -> Self {
+        let words = error.words();
+        match error {
+            AlephError::Credits(shortage) => Self::Credits(shortage),
+            AlephError::Own(_) => Self::fail(words, error),
+            _ => Self::retry(words, error),
+        }
+    }
+}
+
+impl From<SshError> for JobError {
+    fn from(error: SshError) -> Self {
+        let (grade, reason) = match &error {
+            SshError::Key(_) => (Grade::Last, "this service is not set up rightly; its operators have to look"),
+            SshError::Unreachable { .. } | SshError::Refused { .. } => (Grade::Away, "its machine does not let us in"),
+            SshError::Broken(_) => (Grade::Away, "the connection to its machine broke"),
+            SshError::TimedOut { .. } => (Grade::Away, "its machine took too long"),
+            SshError::HostKeyChanged { .. } => (
+                Grade::Foreign,
+                "another machine answers in its place, so nothing was sent to it; the operators of this service have to look",
+            ),
+            SshError::Failed { .. } => (Grade::Passing, "its machine could not be set up"),
+        };
+        Self::failed(grade, reason, error)
+    }
+}
+
+impl From<InstallError> for JobError {
+    fn from(error: InstallError) -> Self {
+        match error {
+            InstallError::Ssh(error) => error.into(),
+            InstallError::Restored(_) => Self::failed(Grade::Restored, "the new version did not become healthy", error),
+            InstallError::Certificate { .. } => Self::retry("no certificate could be had for its address", error),
+            InstallError::Own(_) => Self::fail("this service is not set up rightly; its operators have to look", error),
+        }
     }
 }

@@ -1,10 +1,17 @@
 //! Long work as rows with typed steps, done by whichever replica has a hand free.
 
 pub mod card;
+mod ends;
 mod error;
+pub mod history;
+mod line;
 pub mod model;
+mod operators;
+mod placing;
+mod saving;
 mod steps;
 pub mod store;
+mod turn;
 pub mod verdict;
 pub mod worker;
 
@@ -14,7 +21,7 @@ use crate::agents::Agent;
 use crate::telegram::outbox;
 
 use card::Scene;
-use model::{Kind, Step};
+use model::Kind;
 
 /// Enqueues a job for the agent (`provision`, `deprovision`, `redeploy`, `repair`) and, if somebody waits for its end, the
 /// message that shows how it goes. The agent has no other job that is not done: see [`store::live`]. Wake
@@ -22,7 +29,7 @@ use model::{Kind, Step};
 pub async fn start(conn: &mut PgConnection, kind: Kind, agent: &Agent) -> sqlx::Result<()> {
     let progress = match kind {
         Kind::Provision | Kind::Redeploy | Kind::Repair => {
-            let card = card::card(agent, &Scene::Working { step: Step::Place, trouble: None });
+            let card = card::card(agent, &Scene::Queued { kind });
             Some(outbox::enqueue(conn, &card.message(agent.bot_id, agent.chat_id)).await?)
         }
         Kind::Deprovision | Kind::Prepare | Kind::Retire => None,

@@ -74,8 +74,6 @@ pub enum Step {
     Finish,
     /// Put the machine into the pool.
     Store,
-    /// What was wanted does not work: want again what worked before.
-    Restore,
     /// Stop its program.
     Stop,
     /// Remove what is there.
@@ -97,7 +95,6 @@ impl Step {
             Self::Health => "health",
             Self::Finish => "finish",
             Self::Store => "store",
-            Self::Restore => "restore",
             Self::Stop => "stop",
             Self::Remove => "remove",
             Self::End => "end",
@@ -133,7 +130,6 @@ pub fn next(kind: Kind, cloud: CloudKind, step: Step) -> Option<Step> {
     match step {
         Step::Stop => Some(Step::Remove),
         Step::Remove => Some(Step::End),
-        Step::Restore => Some(Step::Install),
         _ => {
             let way = way(kind, cloud);
             way.iter().position(|s| *s == step).and_then(|place| way.get(place + 1)).copied()
@@ -254,10 +250,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_undone_or_restored_goes_on_in_every_kind() {
+    fn what_is_undone_goes_on_in_every_kind() {
         assert_eq!(next(Kind::Provision, CloudKind::Local, Step::Stop), Some(Step::Remove));
         assert_eq!(next(Kind::Repair, CloudKind::Aleph, Step::Remove), Some(Step::End));
-        assert_eq!(next(Kind::Redeploy, CloudKind::Local, Step::Restore), Some(Step::Install));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use sqlx::{FromRow, PgConnection, PgPool, Row, postgres::PgRow};
 use tracing::warn;
 use uuid::Uuid;
 
+pub use super::history::history;
 use super::model::{Kind, Outcome, State, Step};
 use super::verdict::MAX_RECLAIMS;
 
@@ -176,7 +177,7 @@ pub async fn cancel_requested(conn: &mut PgConnection, claim: &Claim) -> sqlx::R
     .await
 }
 
-/// Saves where the job stands: `failures` is 0 after a step that succeeded.
+/// Saves where the job stands, out of the waiting list: `failures` is 0 after a step that succeeded.
 pub async fn save(
     conn: &mut PgConnection,
     claim: &Claim,
@@ -185,7 +186,7 @@ pub async fn save(
     failures: i32,
 ) -> sqlx::Result<Option<()>> {
     let result = sqlx::query(
-        "update jobs set step = $4, state = $5, failures = $6, error = case when $6 > 0 then error end
+        "update jobs set step = $4, state = $5, failures = $6, error = case when $6 > 0 then error end, waiting_since = null
           where id = $1 and claimed_by = $2 and attempt = $3 and not done",
     )
     .bind(claim.job_id)

@@ -7,8 +7,8 @@ use crate::config::CloudKind;
 
 /// Tries of one step before it counts as failed.
 pub const MAX_FAILURES: i32 = 6;
-/// The same for steps on a machine that another can take the place of.
-pub const MAX_MACHINE_FAILURES: i32 = 3;
+/// The same where something else can be tried: another machine, or what worked before.
+pub const MAX_FEW_FAILURES: i32 = 3;
 /// Replicas that may die over a job that makes something before it fails: it may be what kills them.
 pub const MAX_RECLAIMS: i32 = 5;
 /// Machines that one job tries.
@@ -19,8 +19,14 @@ pub const MAX_MACHINES: u32 = 5;
 pub enum Grade {
     /// It may pass.
     Passing,
+    /// The machine could not be reached, so nothing was changed on it; that may pass.
+    Away,
     /// It lies in the machine: another may do.
     Machine,
+    /// Another machine answers than the one that was known.
+    Foreign,
+    /// What was new is not healthy, and the machine went back by itself to what was there before.
+    Restored,
     /// Trying again is of no use, here or elsewhere.
     Last,
 }
@@ -64,10 +70,15 @@ pub enum Verdict {
 /// Judges a failure. `jitter` is random in 0..1 and keeps jobs that failed together from coming back together.
 pub fn judge(failure: Failure, jitter: f64) -> Verdict {
     let Failure { kind, cloud, step, failures, grade, tried, fresh, restoring } = failure;
+    // A machine that was there before the job has its agent's memory: it is not thrown away.
+    let kind = if kind == Kind::Provision && !fresh && step != Step::Place { Kind::Repair } else { kind };
     let replaceable = cloud != CloudKind::Local
         && matches!(step, Step::Create | Step::Reach | Step::Prepare | Step::Install | Step::Health);
-    let enough = if replaceable { MAX_MACHINE_FAILURES } else { MAX_FAILURES };
-    if step.removes() || (grade == Grade::Passing && failures < enough) {
+    // Whoever waits for a change waits with an agent that does not answer.
+    let changing = kind == Kind::Redeploy && !restoring;
+    let enough = if replaceable || changing { MAX_FEW_FAILURES } else { MAX_FAILURES };
+    let may_pass = matches!(grade, Grade::Passing | Grade::Away);
+    if step.removes() || (may_pass && failures < enough) {
         return Verdict::Again(wait(failures, jitter));
     }
     let elsewhere = replaceable && grade != Grade::Last && tried + 1 < MAX_MACHINES;
@@ -75,7 +86,12 @@ pub fn judge(failure: Failure, jitter: f64) -> Verdict {
         Kind::Provision | Kind::Prepare if elsewhere => Verdict::Elsewhere,
         Kind::Provision => Verdict::Undo,
         // What cannot be reached any more has lost its agent's memory; what can be reached keeps it.
-        Kind::Repair if elsewhere && (fresh || matches!(step, Step::Create | Step::Reach)) => Verdict::Elsewhere,
+        Kind::Repair if elsewhere && fresh => Verdict::Elsewhere,
+        Kind::Repair if elsewhere && grade != Grade::Foreign && matches!(step, Step::Create | Step::Reach) => {
+            Verdict::Elsewhere
+        }
+        // Nothing was changed, so there is nothing to go back from.
+        Kind::Redeploy if matches!(grade, Grade::Away | Grade::Foreign) => Verdict::GiveUp,
         Kind::Redeploy if !restoring => Verdict::Restore,
         Kind::Repair | Kind::Redeploy | Kind::Prepare => Verdict::GiveUp,
         // These only take away, which is never given up.
@@ -101,7 +117,7 @@ mod tests {
         failures: 1,
         grade: Grade::Machine,
         tried: 0,
-        fresh: false,
+        fresh: true,
         restoring: false,
     };
     const LOCAL: Failure = Failure { cloud: CloudKind::Local, step: Step::Health, grade: Grade::Passing, ..FIRST };
@@ -133,7 +149,7 @@ mod tests {
         assert_eq!(judge(Failure { kind: Kind::Prepare, tried: 4, ..FIRST }, 0.0), Verdict::GiveUp);
         let passing = Failure { grade: Grade::Passing, step: Step::Install, ..FIRST };
         assert!(matches!(judge(passing, 0.0), Verdict::Again(_)));
-        assert_eq!(judge(Failure { failures: MAX_MACHINE_FAILURES, ..passing }, 0.0), Verdict::Elsewhere);
+        assert_eq!(judge(Failure { failures: MAX_FEW_FAILURES, ..passing }, 0.0), Verdict::Elsewhere);
     }
 
     #[test]
@@ -145,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_repair_keeps_a_machine_that_it_can_reach() {
-        let repair = Failure { kind: Kind::Repair, ..FIRST };
+        let repair = Failure { kind: Kind::Repair, fresh: false, ..FIRST };
         for step in [Step::Create, Step::Reach] {
             assert_eq!(judge(Failure { step, ..repair }, 0.0), Verdict::Elsewhere);
         }
@@ -153,7 +169,10 @@ mod tests {
             assert_eq!(judge(Failure { step, ..repair }, 0.0), Verdict::GiveUp);
             assert_eq!(judge(Failure { step, fresh: true, ..repair }, 0.0), Verdict::Elsewhere);
         }
+        assert_eq!(judge(Failure { grade: Grade::Foreign, ..repair }, 0.0), Verdict::GiveUp);
         assert_eq!(judge(Failure { kind: Kind::Repair, failures: MAX_FAILURES, ..LOCAL }, 0.0), Verdict::GiveUp);
+        let again = Failure { kind: Kind::Provision, step: Step::Health, ..repair };
+        assert_eq!(judge(again, 0.0), Verdict::GiveUp, "its machine was there before the job");
     }
 
     #[test]
@@ -162,5 +181,10 @@ mod tests {
         assert_eq!(judge(redeploy, 0.0), Verdict::Restore);
         assert_eq!(judge(Failure { restoring: true, ..redeploy }, 0.0), Verdict::GiveUp);
         assert_eq!(judge(Failure { kind: Kind::Redeploy, failures: MAX_FAILURES, ..LOCAL }, 0.0), Verdict::Restore);
+        assert_eq!(judge(Failure { grade: Grade::Restored, ..redeploy }, 0.0), Verdict::Restore);
+        assert_eq!(judge(Failure { grade: Grade::Foreign, ..redeploy }, 0.0), Verdict::GiveUp);
+        let away = Failure { grade: Grade::Away, ..redeploy };
+        assert!(matches!(judge(away, 0.0), Verdict::Again(_)));
+        assert_eq!(judge(Failure { failures: MAX_FEW_FAILURES, ..away }, 0.0), Verdict::GiveUp);
     }
 }

@@ -72,7 +72,8 @@ async fn a_new_personality_reaches_the_model_and_the_conversation_is_kept() {
     let system = system_message(&stack, "and now?").await;
     assert!(system.contains(soul) && !system.contains("You count."), "{system}");
     ann.asks(&format!("/soul agent_{ada}"), soul).await;
-    let versions = "select string_agg(version || ' ' || left(system_prompt, 14), '; ' order by version) from agent_versions";
+    let versions =
+        "select string_agg(version || ' ' || left(system_prompt, 14), '; ' order by version) from agent_versions";
     assert_eq!(stack.sql::<String>(versions).await, "1 You count.; 2 You are a pira");
     stack.simulator.assert_good_manners().await;
 }

@@ -18,7 +18,7 @@ enum Moment {
 }
 
 /// Saves of a provision, and of a deprovision.
-const PROVISION: usize = 5;
+const PROVISION: usize = 6;
 const DEPROVISION: usize = 3;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,8 +88,8 @@ async fn a_worker_frozen_past_its_lease_does_nothing_when_it_wakes() {
 async fn an_agent_that_listens_elsewhere_than_its_row_says_is_asked_there() {
     let world = World::new().await;
     let agent = world.create().await.expect("created");
-    // The third save is that of its start.
-    kill_at(&world, 2, Moment::AfterSave).await;
+    // The fourth save is that of its start.
+    kill_at(&world, 3, Moment::AfterSave).await;
     assert_eq!(world.processes().len(), 1);
     sqlx::query("update vms set data = data || '{\"port\": 9}'").execute(&world.app.db).await.expect("changed");
     let process = world.process();

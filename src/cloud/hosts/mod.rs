@@ -54,8 +54,8 @@ impl FromRow<'_, PgRow> for Host {
     }
 }
 
-/// A host without a machine, locked until the transaction ends, in which its row of `vms` is to be inserted; the one that was
-/// added first. None while all are taken.
+/// A host without a machine, locked until the transaction ends, in which its row of `vms` is to be inserted; the one that
+/// nobody has had for the longest time, so that a bad one does not come first again. None while all are taken.
 pub async fn free(conn: &mut PgConnection) -> sqlx::Result<Option<HostPlace>> {
     let mut taken = Vec::new();
     loop {
@@ -63,7 +63,8 @@ pub async fn free(conn: &mut PgConnection) -> sqlx::Result<Option<HostPlace>> {
             "select h.* from hosts h
               where h.removed_at is null and h.id <> all($1)
                 and not exists (select from vms v where v.host_id = h.id and v.ended_at is null)
-              order by h.id limit 1 for update of h skip locked",
+              order by (select max(v.ended_at) from vms v where v.host_id = h.id) nulls first, h.id
+              limit 1 for update of h skip locked",
         )
         .bind(&taken)
         .fetch_optional(&mut *conn)

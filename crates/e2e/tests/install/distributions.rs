@@ -27,7 +27,21 @@ fn starts_on(image: &str) -> String {
     config.workspace_path = "/var/lib/baal-agent/workspace".into();
     let mount = format!("{}:/agent:ro", binary.parent().unwrap().display());
     let mut child = Command::new("docker")
-        .args(["run", "--rm", "-i", "--network", "none", "--label", "baal-e2e", "-v", &mount, image, "bash", "-c", START])
+        .args([
+            "run",
+            "--rm",
+            "-i",
+            "--network",
+            "none",
+            "--label",
+            "baal-e2e",
+            "-v",
+            &mount,
+            image,
+            "bash",
+            "-c",
+            START,
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -36,7 +50,10 @@ fn starts_on(image: &str) -> String {
     child.stdin.take().unwrap().write_all(&serde_json::to_vec(&config).unwrap()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("200 OK") && said.contains(r#""agent_name":"Ada""#), "{image}: {said}");
+    assert!(
+        output.status.success() && said.contains("200 OK") && said.contains(r#""agent_name":"Ada""#),
+        "{image}: {said}"
+    );
     said
 }
 

@@ -35,7 +35,11 @@ async fn a_bare_machine_becomes_an_agent_and_is_mended_and_wiped() {
     assert_eq!(status, 502);
     kit.install(&mut session, &agent("Ada")).await.unwrap();
     assert_eq!(site.agent_name(NAME).await, "Ada");
-    println!("bare to healthy over HTTPS: {:?}, of which preparing {prepared:?}; bytes (sent, received): {:?}", began.elapsed(), session.traffic());
+    println!(
+        "bare to healthy over HTTPS: {:?}, of which preparing {prepared:?}; bytes (sent, received): {:?}",
+        began.elapsed(),
+        session.traffic()
+    );
     session.close().await;
 
     nothing_new_changes_nothing(&site, &kit).await;
@@ -52,7 +56,17 @@ async fn a_bare_machine_becomes_an_agent_and_is_mended_and_wiped() {
     let after = site.machine.root(FILES).unwrap();
     let left: Vec<&str> = after.lines().filter(|file| !before.lines().any(|there| there == *file)).collect();
     // What packages make when they are set up, and their users' entries, stay with them.
-    let packages = ["/var/lib/caddy", "/etc/nftables.conf", "/etc/ssl", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-"];
+    let packages = [
+        "/var/lib/caddy",
+        "/etc/nftables.conf",
+        "/etc/ssl",
+        "/etc/passwd-",
+        "/etc/group-",
+        "/etc/shadow-",
+        "/etc/gshadow-",
+        "/etc/subuid-",
+        "/etc/subgid-",
+    ];
     let left: Vec<&&str> = left.iter().filter(|file| !packages.iter().any(|theirs| file.starts_with(theirs))).collect();
     assert!(left.is_empty(), "left behind: {left:?}");
     let gone = "! getent passwd baal-agent baal-tools baal-guests && ! nft list table inet baal_tools 2>/dev/null && ! ss -Hltn | grep -E ':(80|443|8080) '
@@ -116,7 +130,9 @@ async fn what_is_broken_is_mended(site: &Site, kit: &Kit) {
         kit.prepare(&mut session, NAME).await.unwrap_or_else(|error| panic!("after {damage}: {error}"));
         kit.install(&mut session, &agent("Ada")).await.unwrap_or_else(|error| panic!("after {damage}: {error}"));
         assert_eq!(site.agent_name(NAME).await, "Ada", "after {damage}");
-        site.machine.root("systemctl is-enabled baal-agent baal-tools.socket caddy && systemctl is-active baal-agent caddy").unwrap();
+        site.machine
+            .root("systemctl is-enabled baal-agent baal-tools.socket caddy && systemctl is-active baal-agent caddy")
+            .unwrap();
     }
 }
 

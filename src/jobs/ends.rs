@@ -1,0 +1,116 @@
+//! The last steps, which change rows only.
+
+use tracing::info;
+
+use super::card::Scene;
+use super::model::{Kind, Outcome, State, Step};
+use super::saving::Next;
+use super::steps::{Done, Effect};
+use super::turn::Turn;
+use crate::agents::{self, Status};
+use crate::cloud::store as vms;
+use crate::wake::Queue;
+
+impl Turn<'_> {
+    /// The agent answers: opens it, unless it is no longer wanted or something else is wanted of it by now.
+    pub async fn finish(&self) -> Next {
+        let mut tx = self.app.db.begin().await?;
+        let state = &self.job.state;
+        // Conversations are locked before agents everywhere.
+        if self.job.kind == Kind::Provision
+            && let Some(id) = self.job.agent_id
+            && let Some(agent) = agents::store::get(&mut tx, id).await?
+        {
+            agents::store::introduce(&mut tx, &agent).await?;
+        }
+        let locked = self.lock(&mut tx).await?;
+        if locked.job.cancel_requested {
+            tx.rollback().await?;
+            return Ok(Some(locked.job));
+        }
+        let agent = locked.agent()?;
+        let Some((vm, url)) = locked.vm.as_ref().and_then(|vm| Some((vm, vm.url()?))) else {
+            tx.rollback().await?;
+            if self.job.kind == Kind::Redeploy {
+                return Err(Self::lost_machine());
+            }
+            let state = State { vm: None, ..state.clone() };
+            return self.save(Done { next: Step::Place, state, effect: Effect::Nothing }).await;
+        };
+        let Some(version) = state.version.filter(|version| *version == agent.wanted_version) else {
+            tx.rollback().await?;
+            // It does run; what was restored is not what failed any more.
+            let state = State { restored: None, ..state.clone() };
+            return self.save(Done { next: Step::Install, state, effect: Effect::Nothing }).await;
+        };
+        let protocol = state.protocol.unwrap_or(1);
+        agents::store::set_running(&mut tx, agent.id, &url, protocol, version).await?;
+        let scene = match (self.job.kind, &state.restored) {
+            (_, Some(reason)) => Scene::Restored { reason: reason.clone() },
+            (Kind::Redeploy, None) => Scene::Updated,
+            (Kind::Repair, None) => Scene::Repaired { memory_lost: state.memory_lost },
+            _ => Scene::Ready { bot_username: agents::store::bot_username(&mut tx, agent.bot_id).await? },
+        };
+        self.show(&mut tx, Some(agent), &scene).await?;
+        self.record(&mut tx, None).await?;
+        let outcome = if state.restored.is_some() { Outcome::Failed } else { Outcome::Succeeded };
+        self.end_job(&mut tx, outcome, state.restored.as_deref()).await?;
+        tx.commit().await?;
+        self.app.wake.wake(Queue::Outbox);
+        // Turns may have been waiting for it.
+        self.app.wake.wake(Queue::Turns);
+        info!(job.id = %self.job.claim.job_id, job.kind = self.job.kind.as_str(), agent.id, agent.url = url, agent.version = version, vm.id = %vm.id, "the agent runs as wanted");
+        Ok(None)
+    }
+
+    /// The machine is ready: puts it into the pool.
+    pub async fn store(&self) -> Next {
+        let mut tx = self.app.db.begin().await?;
+        let locked = self.lock(&mut tx).await?;
+        let Some(vm) = &locked.vm else { return Err(Self::lost_machine()) };
+        vms::set_warm(&mut tx, vm.id).await?;
+        self.record(&mut tx, None).await?;
+        self.end_job(&mut tx, Outcome::Succeeded, None).await?;
+        super::line::hurry(&mut tx).await?;
+        tx.commit().await?;
+        self.app.wake.wake(Queue::Jobs);
+        info!(job.id = %self.job.claim.job_id, vm.id = %vm.id, "a machine waits in the pool");
+        Ok(None)
+    }
+
+    /// Nothing is left: says so, and why.
+    pub async fn end(&self) -> Next {
+        let mut tx = self.app.db.begin().await?;
+        let locked = self.lock(&mut tx).await?;
+        let left = match &locked.agent {
+            Some(agent) => !vms::machines_of(&mut tx, agent.id).await?.is_empty(),
+            None => locked.vm.is_some(),
+        };
+        if left {
+            tx.rollback().await?;
+            let state = self.job.state.clone();
+            return self.save(Done { next: Step::Stop, state, effect: Effect::Nothing }).await;
+        }
+        let (outcome, error) = match &locked.agent {
+            None => (Outcome::Succeeded, None),
+            Some(agent) if agent.status == Status::Deleting => {
+                agents::store::set_deleted(&mut tx, agent.id).await?;
+                self.show(&mut tx, Some(agent), &Scene::Deleted).await?;
+                (if self.job.kind == Kind::Deprovision { Outcome::Succeeded } else { Outcome::Cancelled }, None)
+            }
+            Some(agent) => {
+                let reason = self.job.state.failed.clone().unwrap_or_else(|| "it was cancelled".into());
+                agents::store::set_status(&mut tx, agent.id, Status::Failed).await?;
+                let scene = Scene::Failed { step: self.job.state.failed_at, reason: reason.clone() };
+                self.show(&mut tx, Some(agent), &scene).await?;
+                (Outcome::Failed, Some(reason))
+            }
+        };
+        self.record(&mut tx, None).await?;
+        self.end_job(&mut tx, outcome, error.as_deref()).await?;
+        tx.commit().await?;
+        self.app.wake.wake(Queue::Outbox);
+        info!(job.id = %self.job.claim.job_id, agent.id = self.job.agent_id, vm.id = self.job.vm_id.map(tracing::field::display), job.outcome = outcome.as_str(), "nothing is left");
+        Ok(None)
+    }
+}

@@ -1,0 +1,92 @@
+//! What was tried, when, and what came of it.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+/// A try of a step that is over.
+#[derive(Debug, Clone)]
+pub struct Try<'a> {
+    /// Of which job.
+    pub job_id: Uuid,
+    /// The step's word; kept as it is, for versions know different ones.
+    pub step: &'static str,
+    /// The machine that it worked at.
+    pub vm: Option<Uuid>,
+    /// How long it took.
+    pub took: Duration,
+    /// Why it did not succeed, in words for the owner.
+    pub error: Option<&'a str>,
+}
+
+/// Writes it down, within the transaction that saves or postpones.
+pub async fn record(conn: &mut PgConnection, tried: &Try<'_>) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into job_steps (job_id, step, vm_id, started_at, ended_at, error)
+         values ($1, $2, $3, clock_timestamp() - make_interval(secs => $4), clock_timestamp(), $5)",
+    )
+    .bind(tried.job_id)
+    .bind(tried.step)
+    .bind(tried.vm)
+    .bind(tried.took.as_secs_f64())
+    .bind(tried.error)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A job as its history tells it. Kinds, steps and outcomes are the words of the database: a replica of another version may
+/// have written ones that this one does not know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+pub struct Past {
+    /// The job.
+    pub id: Uuid,
+    /// What it was to bring about.
+    pub kind: String,
+    /// The step that it is at, or ended at.
+    pub step: String,
+    /// How it ended; none while it is live.
+    pub outcome: Option<String>,
+    /// Why it failed, or why its step is being tried again, in words for the owner.
+    pub error: Option<String>,
+    /// When it was asked for.
+    pub created_at: DateTime<Utc>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// Every try of every step, oldest first.
+    #[sqlx(json)]
+    pub steps: Vec<Tried>,
+}
+
+/// A try of a step, as the history tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Tried {
+    /// What was tried.
+    pub step: String,
+    /// The machine that it was tried at.
+    pub vm_id: Option<Uuid>,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// When it ended.
+    pub ended_at: DateTime<Utc>,
+    /// Why it did not succeed, in words for the owner.
+    pub error: Option<String>,
+}
+
+/// The agent's last `limit` jobs, newest first.
+pub async fn history(conn: &mut PgConnection, agent_id: i64, limit: i64) -> sqlx::Result<Vec<Past>> {
+    sqlx::query_as(
+        "select j.id, j.kind, j.step, j.outcome, j.error, j.created_at, j.ended_at,
+                coalesce((select jsonb_agg(jsonb_build_object('step', s.step, 'vm_id', s.vm_id, 'started_at', s.started_at,
+                                                              'ended_at', s.ended_at, 'error', s.error) order by s.position)
+                            from job_steps s where s.job_id = j.id), '[]') as steps
+           from jobs j where j.agent_id = $1 order by j.created_at desc, j.id desc limit $2",
+    )
+    .bind(agent_id)
+    .bind(limit)
+    .fetch_all(conn)
+    .await
+}

@@ -1,0 +1,52 @@
+//! Setting a machine up, and putting the agent there.
+//!
+//! Everything is idempotent on the machine, so a kill in the middle is mended by doing it again. What is written of an agent
+//! is written only after the row says that it may be (`touched`) and which version it is.
+
+use super::{Done, Effect, local};
+use crate::agents::Agent;
+use crate::agents::config::agent_config;
+use crate::cloud::store::Vm;
+use crate::install::on_machine;
+use crate::jobs::error::JobError;
+use crate::jobs::model::{State, Step};
+use crate::jobs::turn::Turn;
+
+/// Everything on the machine that does not depend on the agent.
+pub async fn prepare(turn: &Turn<'_>) -> Result<Done, JobError> {
+    let vm = turn.vm().await?;
+    let name = vm.name.as_deref().ok_or_else(Turn::lost_machine)?;
+    let kit = &turn.remote(vm.machine.cloud())?.kit;
+    let work = async {
+        let mut session = turn.session(&vm).await?;
+        kit.wait_for_first_boot(&mut session).await?;
+        kit.prepare(&mut session, name).await?;
+        session.close().await;
+        Ok::<_, JobError>(())
+    };
+    turn.while_wanted(work).await??;
+    Ok(turn.on(&vm))
+}
+
+/// The agent's program and configuration.
+pub async fn install(turn: &Turn<'_>) -> Result<Done, JobError> {
+    let (vm, agent) = (turn.vm().await?, turn.agent().await?);
+    let known = State { vm: Some(vm.id), version: Some(agent.wanted_version), ..turn.job.state.clone() };
+    if known != turn.job.state || !vm.touched {
+        return Ok(Done { next: Step::Install, state: known, effect: Effect::Touched(vm.id) });
+    }
+    match vm.local() {
+        Some(place) => local::install(turn, &agent, &place).await?,
+        None => turn.while_wanted(remotely(turn, &agent, &vm)).await??,
+    }
+    Ok(turn.on(&vm))
+}
+
+async fn remotely(turn: &Turn<'_>, agent: &Agent, vm: &Vm) -> Result<(), JobError> {
+    let kit = &turn.remote(vm.machine.cloud())?.kit;
+    let config = on_machine(agent_config(&turn.app.config, agent)?);
+    let mut session = turn.session(vm).await?;
+    kit.install(&mut session, &config).await?;
+    session.close().await;
+    Ok(())
+}
