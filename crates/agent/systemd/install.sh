@@ -145,9 +145,13 @@ deny /etc/cron.deny
 [ ! -e /etc/at.deny ] || deny /etc/at.deny
 
 # ── Directories ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# Asked for all at once, here and below: what costs time in an installation with nothing new is the starting of programs.
+facts=$(stat -c '%n %U:%G:%a' "$agent_home" /var/lib/baal-{tools,guests}{,/workspace} "$(dirname "$rules")" "$state"{,/staged} \
+    "$program" "$rules" "${units[@]/#//etc/systemd/system/}" /etc/systemd/system/baal-guests@.service 2>/dev/null) || true
+is_as() { [[ $'\n'$facts$'\n' == *$'\n'"$1 $2"$'\n'* ]]; }
 directory() { # directory PATH OWNER GROUP MODE
     if [ -L "$1" ] || { [ -e "$1" ] && [ ! -d "$1" ]; }; then fail "$1 is not a directory; move it away"; fi
-    [ "$(stat -c %U:%G:%a "$1" 2>/dev/null)" = "$2:$3:$4" ] && return
+    is_as "$1" "$2:$3:$4" && return
     install -d -o "$2" -g "$3" -m "$4" "$1"
     did "set up $1"
 }
@@ -166,11 +170,15 @@ directory "$state/staged" root root 700
 note_change() { printf '%s\n' "$1" >>"$dirty"; }
 has_changed() { grep -qsxF -e "$1" "$dirty"; }
 place() { # place SOURCE TARGET MODE: in one step, so that nobody ever sees half a file
-    if [ ! -L "$2" ] && cmp -s "$1" "$2" && [ "$(stat -c %U:%G:%a "$2")" = "root:root:$3" ]; then return; fi
+    if [ ! -L "$2" ] && [ -f "$2" ] && is_as "$2" "root:root:$3" && { [ "$1" = "$2" ] || cmp -s "$1" "$2"; }; then return; fi
+    rm -rf "$2.new"
     install -o root -g root -m "$3" "$1" "$2.new"
     sync "$2.new"
     note_change "$(basename "$2")"
+    [ ! -d "$2" ] || rm -rf "$2"
     mv -f -T "$2.new" "$2"
+    # As it is now.
+    facts+=$'\n'"$2 root:root:$3"
     did "wrote $2"
 }
 
@@ -197,25 +205,22 @@ place_units() {
 # systemd itself may hang, on a machine that is out of memory or has a dead disk.
 ctl() { timeout -k 5 90 systemctl "$@"; }
 restart() { ctl restart "$1"; did "restarted $1"; }
+look_at() { # look_at UNIT...: their states, for the two below
+    states=$'\n'$(ctl show -p Id -p ActiveState -p UnitFileState "$@")$'\n'
+}
+is_active() { [[ $states == *$'\n'"Id=$1"$'\n'ActiveState=active$'\n'* ]]; }
+is_enabled() { [[ $states =~ $'\n'"Id=$1"$'\n'ActiveState=[a-z]+$'\n'UnitFileState=enabled$'\n' ]]; }
 run() { # run UNIT CAUSE...: restarted when one of the causes changed, started when it isn't running
     local unit=$1 cause
+    is_enabled "$unit" || { ctl enable --quiet "$unit"; did "enabled $unit"; }
     for cause in "$@"; do
         if has_changed "$cause"; then restart "$unit"; return; fi
     done
-    ctl is-active --quiet "$unit" || { ctl reset-failed "$unit" 2>/dev/null || true; restart "$unit"; }
-}
-keep_enabled() {
-    local unit
-    [ "$(ctl is-enabled "$@" 2>/dev/null | sort -u)" != enabled ] || return 0
-    for unit in "$@"; do
-        ctl is-enabled --quiet "$unit" && continue
-        ctl enable --quiet "$unit"
-        did "enabled $unit"
-    done
+    is_active "$unit" || { ctl reset-failed "$unit" 2>/dev/null || true; restart "$unit"; }
 }
 start_tools() {
     ! grep -qsE '\.(service|socket|slice)$' "$dirty" || ctl daemon-reload
-    keep_enabled baal-tools-firewall.service baal-tools.socket baal-guests.socket
+    look_at baal-tools-firewall.service baal-tools.socket baal-guests.socket baal-agent.service
     run baal-tools-firewall.service baal-tools.nft
     # Rules that were flushed by hand are missing though their unit is active.
     nft list table inet baal_tools >/dev/null 2>&1 || restart baal-tools-firewall.service
@@ -270,19 +275,25 @@ attempt() { # attempt PROGRAM CONFIG: does not return where it fails
     place_config "$2"
     place_units
     start_tools
-    keep_enabled baal-agent.service
     run baal-agent.service baal-agent config.json
     healthy
 }
 good=$state/good
-is_good() { cmp -s "$1" "$good/baal-agent" && cmp -s "$2" "$good/config.json"; }
+is_good() { cmp -s "$2" "$good/config.json" && cmp -s "$1" "$good/baal-agent"; }
 keep() { # keep PROGRAM CONFIG: they are healthy
     local new old
     is_good "$1" "$2" && return
     new=$(mktemp -d "$state/was-healthy.XXXXXXXX")
-    if cmp -s "$1" "$good/baal-agent"; then ln "$(readlink -f "$good")/baal-agent" "$new/baal-agent"; else install -m 700 "$1" "$new/baal-agent"; fi
     install -m 600 "$2" "$new/config.json"
-    (cd "$new" && sha256sum baal-agent config.json >SHA256SUMS)
+    # A link may be exchanged, a directory not.
+    old=$(readlink -f "$good") || true
+    if [ -n "$old" ] && cmp -s "$1" "$old/baal-agent" && ln "$old/baal-agent" "$new/baal-agent"; then
+        { grep '  baal-agent$' "$old/SHA256SUMS"; cd "$new" && sha256sum config.json; } >"$new/SHA256SUMS"
+    else
+        install -m 700 "$1" "$new/baal-agent"
+        cd "$new" && sha256sum baal-agent config.json >SHA256SUMS
+    fi
+    cd /
     sync "$new"/* "$new"
     rm -rf "$good.new"
     ln -s "$(basename "$new")" "$good.new"
@@ -327,7 +338,6 @@ fi
 if ! (cd "$good" 2>/dev/null && sha256sum --status -c SHA256SUMS 2>/dev/null); then
     fail "there is no earlier program and configuration to go back to; more with: journalctl -u baal-agent.service"
 fi
-# A link may be exchanged, a directory not.
 trying attempt "$(readlink -f "$good")/baal-agent" "$(readlink -f "$good")/config.json"
 [ $outcome = 0 ] || fail "nor is the one before it; more with: journalctl -u baal-agent.service"
 rm -f "$dirty" "$staged" "$staged".*
