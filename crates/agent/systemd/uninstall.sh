@@ -42,6 +42,8 @@ if [ "${1:-}" = --purge ]; then
     for file in /etc/cron.deny /etc/at.deny; do
         [ ! -e "$file" ] || sed -i -e '/^baal-tools$/d' -e '/^baal-guests$/d' "$file"
     done
+    # Debian comes without one, and an empty one means the same.
+    [ -s /etc/cron.deny ] || rm -f /etc/cron.deny
     # A lock that somebody waits for must stay the file that it is; /run ends with the next boot.
     rm -f /run/baal-install.changed
     echo "uninstall: conversations, configuration, files and users are gone"

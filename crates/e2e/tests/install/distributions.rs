@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use super::site::agent;
 
 /// Runs in a container that has nothing but the distribution: the program is in /agent, the configuration on standard input.
-const START: &str = r#"set -eu
+const START: &str = r#"set -eu; umask 077
 . /etc/os-release; echo "on $ID $VERSION_ID"
-install -d -m 700 /var/lib/baal-agent && cd /var/lib/baal-agent
+mkdir -p /var/lib/baal-agent && cd /var/lib/baal-agent
 cat >config.json
 /agent/baal-agent --version
 /agent/baal-agent --config config.json --check

@@ -12,7 +12,7 @@ use site::{NAME, Site, agent, program_that_ends};
 
 /// Every file that is there, but for those of Debian's packages, of logs and of what the kernel shows.
 const FILES: &str = "
-dpkg -L $(dpkg-query -W -f '${Package} ') | sort -u >/run/of-packages
+dpkg -L $(dpkg-query -W -f '${Package} ') | sed 's#^/lib/#/usr/lib/#' | sort -u >/run/of-packages
 find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/log -o -path /var/lib/dpkg -o -path /var/lib/apt \
     -o -path /var/cache -o -path /var/lib/systemd -o -path '/etc/ssl/certs' \\) -prune -o -print | sort -u | comm -23 - /run/of-packages";
 
