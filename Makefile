@@ -30,13 +30,13 @@ test: ## Run every test
 	cargo build --workspace --all-targets
 	cargo test --workspace
 
-e2e: agent ## Install the agent on a fake VM (a container with systemd) and attack it
+e2e: agent ## Install the agent over SSH on fake VMs (containers with systemd), mend it, attack it
 	scripts/bootstrap e2e
 	cargo test -p baal-e2e --features e2e -- --nocapture
 
-e2e-qemu: agent ## The same on a real VM with Debian 12's kernel: slow, for releases
+e2e-qemu: agent ## Attack it on a real VM with Debian 12's kernel: slow, for releases
 	scripts/bootstrap e2e
-	E2E_VM=qemu cargo test -p baal-e2e --features e2e -- --nocapture
+	E2E_VM=qemu cargo test -p baal-e2e --features e2e --test walls -- --nocapture
 
 lint: ## Check formatting and lints
 	cargo fmt --check
