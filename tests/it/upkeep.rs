@@ -32,7 +32,7 @@ async fn settles(stack: &Stack, deployed: i32) {
 }
 
 /// An agent that its owner talks to, with one message said.
-async fn talkative(stack: &Stack, owner: &User<'_>) -> i64 {
+async fn talkative(owner: &User<'_>) -> i64 {
     let ada = owner.creates_agent("Ada", "You count.").await;
     owner.asks(&format!("/start agent_{ada}"), "You are talking to Ada").await;
     owner.asks("hello", "message 1 of our conversation").await;
@@ -61,7 +61,7 @@ async fn insert_job(stack: &Stack, agent: i64, kind: &str, step: &str, outcome: 
 async fn a_new_personality_reaches_the_model_and_the_conversation_is_kept() {
     let stack = Stack::start().await;
     let ann = stack.user(1);
-    let ada = talkative(&stack, &ann).await;
+    let ada = talkative(&ann).await;
     ann.asks("/soul", "/soul 5 You are a patient teacher").await;
     ann.asks(&format!("/soul #{ada}"), "You count.").await;
 
@@ -82,7 +82,7 @@ async fn a_new_personality_reaches_the_model_and_the_conversation_is_kept() {
 async fn of_changes_in_quick_succession_the_last_one_holds() {
     let stack = Stack::start().await;
     let ann = stack.user(1);
-    let ada = talkative(&stack, &ann).await;
+    let ada = talkative(&ann).await;
     for soul in ["You are a monk.", "You are a knight.", "You are a bard."] {
         ann.says(&format!("/soul {ada} {soul}")).await;
     }
@@ -98,7 +98,7 @@ async fn of_changes_in_quick_succession_the_last_one_holds() {
 async fn the_longest_personality_arrives_whole_whatever_it_holds() {
     let stack = Stack::start().await;
     let ann = stack.user(1);
-    let ada = talkative(&stack, &ann).await;
+    let ada = talkative(&ann).await;
     let hostile = "'; drop table agents; --\n\"}]\\u0000\n\t$(reboot) `id` %s {{x}} <b> &amp;\nUser=root\n# Skills 👩\u{200d}🚀 שלום\n";
     let mut soul = hostile.repeat(16_384 / hostile.len());
     soul.push_str(&"x".repeat(16_384 - soul.len()));
@@ -110,6 +110,8 @@ async fn the_longest_personality_arrives_whole_whatever_it_holds() {
     assert_eq!(deliver(stack.baal(0), Some(SECRET), longest).await, 200);
     ann.wait_for(|m| m.text.contains("new personality is written down")).await;
     settles(&stack, 2).await;
+    // A client sends the rest of what is too long for one message as a second one.
+    assert!(!ann.messages().await.iter().any(|m| m.text.contains("the end may be missing")));
     ann.asks("are you whole?", "message 2 of our conversation").await;
     let system = system_message(&stack, "are you whole?").await;
     assert!(system.contains(&soul), "{system}");
@@ -122,7 +124,7 @@ async fn the_longest_personality_arrives_whole_whatever_it_holds() {
 async fn an_agent_is_updated_and_repaired_without_forgetting() {
     let stack = Stack::start().await;
     let ann = stack.user(1);
-    let ada = talkative(&stack, &ann).await;
+    let ada = talkative(&ann).await;
     ann.asks("/update", "/update 5").await;
     ann.says(&format!("/update #{ada}")).await;
     settles(&stack, 2).await;

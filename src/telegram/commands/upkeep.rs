@@ -4,6 +4,7 @@ use super::agents::number;
 use super::{Handled, Handler, Pressed, Speaker};
 use crate::agents::service::{self, Change, TakenUp};
 use crate::agents::{Agent, Status, store};
+use crate::telegram::markdown::{MESSAGE_LIMIT, utf16_len};
 use crate::telegram::texts;
 use crate::wake::Queue;
 
@@ -35,7 +36,7 @@ pub(super) async fn soul(handler: &mut Handler<'_>, speaker: &Speaker, argument:
                 "a personality was changed"
             );
             wake(handler);
-            texts::soul_changed(&changed)
+            texts::soul_changed(&changed, is_cut(words))
         }
         Err(error) => Handler::refusal(error)?,
     };
@@ -149,6 +150,12 @@ fn wake(handler: &mut Handler<'_>) {
     handler.wake(Queue::Outbox);
 }
 
+/// Whether a client may have cut these words off: it sends the rest of what is too long for a message as a second one.
+fn is_cut(words: &str) -> bool {
+    // The command and the number stand before them.
+    (MESSAGE_LIMIT - 64..=MESSAGE_LIMIT).contains(&utf16_len(words))
+}
+
 /// Whether the messages of the agent's jobs appear in this chat.
 fn is_told_here(agent: &Agent, speaker: &Speaker) -> bool {
     (agent.bot_id, agent.chat_id) == (speaker.place.bot_id, speaker.place.chat_id)
@@ -184,6 +191,12 @@ mod tests {
         assert_eq!(id_and_words("agent_5\n\n  - first\n  - second"), ("agent_5", "  - first\n  - second"));
         assert_eq!(id_and_words("5 \u{a0}x /soul 6 y"), ("5", "x /soul 6 y"));
         assert_eq!(id_and_words("You are kind."), ("You", "are kind."));
+    }
+
+    #[test]
+    fn words_that_fill_a_message_may_be_cut() {
+        let cut = [4_000, 4_085, 4_200].map(|length| is_cut(&"é".repeat(length)));
+        assert_eq!(cut, [false, true, false]);
     }
 
     #[test]

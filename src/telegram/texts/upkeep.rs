@@ -7,7 +7,7 @@ use crate::agents::model::{Agent, Status};
 use crate::agents::service::{Changed, TakenUp};
 use crate::agents::standing::{Deployment, step_words};
 use crate::telegram::callback::Press;
-use crate::telegram::markdown::split;
+use crate::telegram::markdown::{MESSAGE_LIMIT, split};
 use crate::telegram::text::{Buttons, Text};
 
 /// The label of the button that repairs an agent.
@@ -110,20 +110,28 @@ pub fn soul(agent: &Agent) -> Vec<Message> {
     messages
 }
 
-/// The personality is another one now.
-pub fn soul_changed(changed: &Changed) -> Message {
+/// The personality is another one now; `cut`: its end may have been left out by the client.
+pub fn soul_changed(changed: &Changed, cut: bool) -> Message {
     let agent = &changed.agent;
     let text = Text::plain("✏️ ").then_bold(&agent.name).then("'s new personality is written down");
-    match &changed.taken_up {
-        TakenUp::ByNewJob => (text.then(" and is being put in place. What you talked about is kept.").done(), vec![]),
+    let (mut text, buttons) = match &changed.taken_up {
+        TakenUp::ByNewJob => (text.then(" and is being put in place. What you talked about is kept."), vec![]),
         TakenUp::ByLiveJob(doing) => {
-            (text.then(format!(". The agent is {doing}; the new personality comes right with that.")).done(), vec![])
+            (text.then(format!(". The agent is {doing}; the new personality comes right with that.")), vec![])
         }
-        TakenUp::ByRepair => {
-            let words = format!(". The agent isn't running, though: /repair {} brings it to life.", agent.id);
-            (text.then(words).done(), vec![vec![Press::Repair(agent.id).button(REPAIR)]])
-        }
+        TakenUp::ByRepair => (
+            text.then(format!(". The agent isn't running, though: /repair {} brings it to life.", agent.id)),
+            vec![vec![Press::Repair(agent.id).button(REPAIR)]],
+        ),
+    };
+    if cut {
+        text = text.then(format!(
+            "\n\nTelegram cuts messages after {MESSAGE_LIMIT} characters, so the end may be missing: /soul {} shows what \
+             arrived.",
+            agent.id
+        ));
     }
+    (text.done(), buttons)
 }
 
 /// The present program is being put in place.
@@ -256,7 +264,7 @@ mod tests {
 
     #[test]
     fn what_was_changed_comes_with_what_brings_it_about() {
-        let told = |taken_up| soul_changed(&Changed { agent: agent("*Ada*"), taken_up });
+        let told = |taken_up| soul_changed(&Changed { agent: agent("*Ada*"), taken_up }, false);
         assert!(
             told(TakenUp::ByNewJob).0.text.starts_with("✏️ *Ada*'s new personality is written down and is being put")
         );
