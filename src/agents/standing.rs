@@ -71,6 +71,7 @@ pub fn step_words(step: &str) -> &'static str {
         "create" => "getting its machine",
         "reach" => "waiting for its machine",
         "prepare" => "preparing its machine",
+        "store" => "putting its machine into the pool",
         "install" => "installing it",
         "start" => "starting it",
         "health" => "waiting until it answers",
@@ -89,8 +90,8 @@ pub async fn of(conn: &mut PgConnection, ids: &[i64]) -> sqlx::Result<HashMap<i6
         "select a.id, extract(epoch from now() - a.unwell_since)::float8 as unwell_for,
                 live.kind as live_kind, live.step as live_step,
                 case when live.waiting_since is not null then
-                  (select count(*) from jobs w where not w.done and w.waiting_since is not null
-                      and (w.waiting_since, w.id) <= (live.waiting_since, live.id)) end as place,
+                  (select 1 + count(*) from jobs w where not w.done and w.waiting_since is not null and not w.cancel_requested
+                      and (w.waiting_since, w.id) < (live.waiting_since, live.id)) end as place,
                 last.kind, last.outcome, last.error, extract(epoch from now() - last.ended_at)::float8 as ago,
                 trouble.step as trouble_step, trouble.error as trouble_error,
                 coalesce(trouble.tries, 0) as tries, coalesce(trouble.failures, 0) as failures
