@@ -108,7 +108,8 @@ impl App {
     }
 }
 
-fn connect_lazily(config: &Config) -> anyhow::Result<PgPool> {
+/// A pool of connections to Postgres, opened when first needed.
+pub fn connect_lazily(config: &Config) -> anyhow::Result<PgPool> {
     let options: PgConnectOptions = config.database_url.expose_secret().parse()?;
     // A process that was frozen in the middle of a transaction must not keep its locks from those that take its work over.
     let half = format!("{}ms", config.lease.as_millis() / 2);

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use baal::app::App;
+use baal::app::{self, App};
 use baal::cloud::aleph::preview;
+use baal::cloud::{hosts, reconcile};
 use baal::config::{self, Config};
 use baal::install::authority;
 use baal::serve::Parts;
@@ -75,6 +76,20 @@ enum Command {
     Aleph {
         #[command(subcommand)]
         action: AlephAction,
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Add, show and remove machines of your own, for CLOUD=hosts.
+    Host {
+        #[command(subcommand)]
+        action: hosts::cli::Action,
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Compare what exists in the cloud with what the database knows, once and now, and remove what nobody knows.
+    Reconcile {
+        #[command(flatten)]
+        options: reconcile::cli::Options,
         #[command(flatten)]
         environment: Environment,
     },
@@ -154,6 +169,13 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Aleph { action: AlephAction::Preview(options), environment } => {
             println!("{:#}", preview::run(&load(&environment)?, &options).await?);
+        }
+        Command::Host { action, environment } => {
+            let config = load(&environment)?;
+            hosts::cli::run(&config, &app::connect_lazily(&config)?, action).await?;
+        }
+        Command::Reconcile { options, environment } => {
+            reconcile::cli::run(&App::new(load(&environment)?)?, options).await?;
         }
         Command::EnvExample => print!("{}", config::env_example()),
     }

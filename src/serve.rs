@@ -154,6 +154,9 @@ async fn work_registered(app: &App, replica: &Replica, parts: Parts, stop: &Canc
         start!(workers, working, telegram::sender::run);
         start!(workers, working, jobs::worker::run);
         start!(workers, working, cloud::supervisor::supervise);
+        start!(workers, working, cloud::pool::run);
+        start!(workers, working, cloud::reconcile::run);
+        start!(workers, working, cloud::health::run);
         start!(workers, working, janitor::run);
         if app.config.telegram_mode == TelegramMode::Polling {
             start!(workers, working, telegram::polling::run);

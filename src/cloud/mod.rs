@@ -1,10 +1,13 @@
 //! Where agents run.
 
 pub mod aleph;
+pub mod health;
 pub mod hosts;
 pub mod local;
 pub mod places;
+pub mod pool;
 mod process;
+pub mod reconcile;
 mod root;
 pub mod store;
 pub mod supervisor;

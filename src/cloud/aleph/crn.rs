@@ -51,6 +51,9 @@ impl Aleph {
 
     /// What the node says of the instance.
     pub async fn execution(&self, instance: &Instance) -> Result<Execution, AlephError> {
+        if !instance.crn.is_known() {
+            return Ok(Execution::Absent);
+        }
         Ok(match self.seen(instance).await? {
             Seen::Absent => Execution::Absent,
             Seen::Stopped | Seen::Moving => Execution::Booting,
@@ -61,6 +64,9 @@ impl Aleph {
 
     /// Asks the node to stop the instance and to erase its disk. True if the node has nothing of it (any more).
     pub async fn erase(&self, instance: &Instance) -> Result<bool, AlephError> {
+        if !instance.crn.is_known() {
+            return Ok(true);
+        }
         let answer = self.operate(instance, "erase").await?;
         match answer.status {
             StatusCode::NOT_FOUND => Ok(true),

@@ -152,10 +152,17 @@ impl Funds {
 pub struct Crn {
     /// Its node hash.
     pub hash: String,
-    /// Base URL without a slash at the end.
+    /// Base URL without a slash at the end; empty where the node is in no list any more.
     pub url: String,
     /// What its operator calls it; untrusted.
     pub name: String,
+}
+
+impl Crn {
+    /// Whether it can be asked anything. Of an instance on a node that cannot, only the message is left to be forgotten.
+    pub fn is_known(&self) -> bool {
+        !self.url.is_empty()
+    }
 }
 
 /// An instance as it is kept in `vms.data`: known before it is asked for.

@@ -80,13 +80,34 @@ struct Disk {
 impl Aleph {
     /// Compute nodes that are fit for an instance, best first, without those whose hashes are in `avoid`.
     pub async fn candidates(&self, avoid: &HashSet<String>) -> Result<Vec<Crn>, AlephError> {
-        let what = format!("the list of compute nodes at {}", host(&self.crn_list_url));
-        let list = send(self.http.get(&self.crn_list_url), &what, self.deadlines.read).await?.ok(&what)?;
-        let entries = list.get("crns").and_then(Value::as_array);
-        let entries = entries.ok_or_else(|| garbled(&what, "it has no `crns`"))?;
-        let fit = choose(entries, self.size, self.allow_private, avoid);
+        let entries = self.nodes().await?;
+        let fit = choose(&entries, self.size, self.allow_private, avoid);
         if fit.is_empty() { Err(AlephError::NoNode { seen: entries.len() }) } else { Ok(fit) }
     }
+
+    /// The node of this hash, fit or not; none if it is not in the list, or at an address where we would not go.
+    pub async fn node(&self, hash: &str) -> Result<Option<Crn>, AlephError> {
+        Ok(find(&self.nodes().await?, hash, self.allow_private))
+    }
+
+    async fn nodes(&self) -> Result<Vec<Value>, AlephError> {
+        let what = format!("the list of compute nodes at {}", host(&self.crn_list_url));
+        let mut list = send(self.http.get(&self.crn_list_url), &what, self.deadlines.read).await?.ok(&what)?;
+        match list.get_mut("crns").map(Value::take) {
+            Some(Value::Array(entries)) => Ok(entries),
+            _ => Err(garbled(&what, "it has no `crns`")),
+        }
+    }
+}
+
+/// The node of this hash. Of an entry that says nothing else that can be understood, hash and address are enough.
+fn find(entries: &[Value], hash: &str, allow_private: bool) -> Option<Crn> {
+    let text = |entry: &Value, key| entry.get(key).and_then(Value::as_str).map(str::to_owned);
+    entries.iter().filter(|entry| text(entry, "hash").as_deref() == Some(hash)).find_map(|entry| {
+        let url = base(&text(entry, "address")?, allow_private)?;
+        let name = clean(&text(entry, "name").unwrap_or_default(), NAME);
+        Some(Crn { hash: hash.to_owned(), url, name })
+    })
 }
 
 /// The nodes that are fit, best first. Entries that cannot be read are passed over.
@@ -215,6 +236,17 @@ mod tests {
 
     fn chosen(entries: &[Value]) -> Vec<String> {
         choose(entries, SIZE, false, &HashSet::new()).into_iter().map(|crn| crn.name).collect()
+    }
+
+    #[test]
+    fn a_node_is_found_by_its_hash_whatever_its_state() {
+        let mut overloaded = node(2, 99.0, 0.0);
+        overloaded["system_usage"] = json!("nonsense");
+        let entries = [node(1, 0.1, 0.9), overloaded, json!({"hash": "33"}), json!(7)];
+        let found = find(&entries, &"02".repeat(32), false).expect("listed");
+        assert_eq!((found.url.as_str(), found.name.as_str()), ("https://crn2.example.org", "node 2"));
+        assert_eq!(find(&entries, "33", false), None);
+        assert_eq!(find(&entries, &"04".repeat(32), false), None);
     }
 
     #[test]

@@ -181,6 +181,15 @@ pub fn well_again(agent: &Agent) -> Message {
     (text.done(), vec![vec![Press::Chat(agent.id).button("💬 Chat")]])
 }
 
+/// For operators, unasked: so many agents did not answer, and none did.
+pub fn nobody_answers(agents: usize) -> Message {
+    let text = Text::plain("📡 ").then_bold("No agent answers.").then(format!(
+        "\n\nNone of the {agents} agents that were probed answered, so it may be this server's own network that fails. Their \
+         owners were not told. `baal doctor` tells what can be reached."
+    ));
+    (text.done(), vec![])
+}
+
 /// For operators, unasked: the account at this address has `have` credits, and `need` are needed for what is to run.
 pub fn credits_low(address: &str, have: u64, need: u64) -> Message {
     let text = Text::plain("💳 ")
