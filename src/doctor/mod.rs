@@ -1,43 +1,80 @@
-//! `baal doctor`: checks every far side and every file that the configuration names, and says what to do.
+//! `baal doctor`: checks every far side and every file that the configuration names, and says what to do. What does not answer
+//! is said so, and the other checks go on.
 
+mod aleph;
+mod hosts;
+mod machines;
+
+use std::fmt;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use teloxide_core::payloads::GetMe;
 
 use crate::app::{App, MIGRATIONS};
 use crate::cloud::local;
-use crate::config::{Config, TelegramMode};
+use crate::config::{CloudKind, Config, TelegramMode};
 use crate::telegram::api::TIMEOUT;
 
 /// What is well, or what is wrong and what to do about it.
 type Finding = Result<String, String>;
 
-/// Runs all checks and prints a line for each. `false` if any failed.
-pub async fn run(config: Config) -> anyhow::Result<bool> {
-    let app = App::new(config)?;
-    let findings = [
-        ("database", database(&app).await),
-        ("schema", schema(&app).await),
-        ("clock", clock(&app).await),
-        ("telegram", telegram(&app).await),
-        ("updates", updates(&app).await),
-        ("libertai", libertai(&app).await),
-        ("agent program", agent_program(&app)),
-        ("agent directory", agent_directory(&app)),
-    ];
-    let mut well = true;
-    for (what, finding) in findings {
-        match finding {
-            Ok(fine) => println!("✔ {what}: {fine}"),
-            Err(trouble) => {
-                well = false;
-                println!("✘ {what}: {trouble}");
-            }
+/// A line of the list: what was looked at, and how it is.
+struct Line {
+    what: String,
+    finding: Finding,
+}
+
+impl Line {
+    fn new(what: impl Into<String>, finding: Finding) -> Self {
+        Self { what: what.into(), finding }
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.finding {
+            Ok(fine) => write!(f, "✔ {}: {fine}", self.what),
+            Err(trouble) => write!(f, "✘ {}: {trouble}", self.what),
         }
     }
-    Ok(well)
+}
+
+/// Runs all checks and prints a line for each. `false` if any failed.
+pub async fn run(config: Config) -> anyhow::Result<bool> {
+    // What the clouds need is looked at piece by piece below; the rest must be found whatever is missing there.
+    let general = Config { cloud: CloudKind::Local, agent_ca_file: None, ..config.clone() };
+    let app = App::new(general).context("the checks cannot begin")?;
+    let mut lines = vec![
+        Line::new("database", database(&app).await),
+        Line::new("schema", schema(&app).await),
+        Line::new("clock", clock(&app).await),
+        Line::new("telegram", telegram(&app).await),
+        Line::new("updates", updates(&app).await),
+        Line::new("libertai", libertai(&app).await),
+    ];
+    match config.cloud {
+        CloudKind::Local => {
+            lines.push(Line::new("agent program", agent_program(&app)));
+            lines.push(Line::new("agent directory", agent_directory(&app)));
+        }
+        CloudKind::Aleph => {
+            let (key, found) = machines::check(&config);
+            lines.extend(found);
+            lines.extend(aleph::check(&app, &config, key.as_ref()).await);
+        }
+        CloudKind::Hosts => {
+            let (key, found) = machines::check(&config);
+            lines.extend(found);
+            lines.extend(hosts::check(&app, key.as_ref()).await);
+        }
+    }
+    for line in &lines {
+        println!("{line}");
+    }
+    Ok(lines.iter().all(|line| line.finding.is_ok()))
 }
 
 async fn database(app: &App) -> Finding {

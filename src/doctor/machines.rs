@@ -1,0 +1,98 @@
+//! What every cloud of machines needs: our SSH key, the agent's program, certificates.
+
+use std::fs;
+
+use super::{Finding, Line};
+use crate::config::{AgentTls, Config};
+use crate::install::Kit;
+use crate::install::authority::Authority;
+use crate::ssh::{self, Key};
+
+/// The SSH key if it can be used, and what was found.
+pub fn check(config: &Config) -> (Option<Key>, Vec<Line>) {
+    let key = Key::load(&config.ssh_private_key);
+    let finding = match &key {
+        Ok(key) => pair(&key.public(), config.ssh_public_key.as_deref()),
+        Err(error) => Err(format!("{error}. It is named by ALEPH_SSH_PRIVKEY_PATH.")),
+    };
+    let lines = vec![
+        Line::new("ssh key", finding),
+        Line::new("agent program", program(config)),
+        Line::new("certificates", certificates(config)),
+    ];
+    // silent-ok: the first line tells why there is none.
+    (key.ok(), lines)
+}
+
+/// Whether the configured public half, if there is one, belongs to the private one.
+fn pair(public: &str, configured: Option<&str>) -> Finding {
+    let body = |key: &str| key.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
+    let kind = public.split_whitespace().next().unwrap_or_default();
+    match configured {
+        Some(configured) if body(configured) != body(public) => Err(format!(
+            "ALEPH_SSH_PUBKEY is not the public half of the key at ALEPH_SSH_PRIVKEY_PATH, so machines would not let us in. \
+             Leave it out, or set it to: {public}"
+        )),
+        Some(_) => Ok(format!("{kind}, both halves belong together")),
+        None => Ok(format!("{kind}, machines get {public}")),
+    }
+}
+
+fn program(config: &Config) -> Finding {
+    // Without the certificates' files, which have a line of their own.
+    let own = Config { agent_tls: AgentTls::Acme, agent_ca_file: None, ..config.clone() };
+    let kit = Kit::load(&own).map_err(|error| format!("{error}."))?;
+    let size = fs::metadata(kit.program_path()).map_or(0, |metadata| metadata.len());
+    let (path, sha256) = (kit.program_path().display(), kit.program_sha256());
+    Ok(format!("{path}, static, {:.1} MB, SHA-256 {sha256}", size as f64 / 1e6))
+}
+
+fn certificates(config: &Config) -> Finding {
+    match (config.agent_tls, &config.agent_ca_file, &config.agent_ca_key_file) {
+        (AgentTls::Internal, Some(cert), Some(key)) => {
+            Authority::load(cert, key).map_err(|error| format!("{error}. `baal ca` makes both files."))?;
+            Ok(format!("signed by this program with {}", cert.display()))
+        }
+        (AgentTls::Internal, ..) => {
+            Err("AGENT_CA_FILE and AGENT_CA_KEY_FILE are missing. `baal ca` makes both.".into())
+        }
+        (AgentTls::Acme, cert, _) => {
+            let from = config.agent_acme_urls.iter().map(|url| host(url)).collect::<Vec<_>>().join(", then ");
+            let Some(cert) = cert else { return Ok(format!("from {from}")) };
+            let pem =
+                fs::read(cert).map_err(|error| format!("AGENT_CA_FILE {} cannot be read: {error}.", cert.display()))?;
+            reqwest::Certificate::from_pem(&pem)
+                .map_err(|_| format!("AGENT_CA_FILE {} is no certificate in PEM.", cert.display()))?;
+            Ok(format!("from {from}; {} is trusted too", cert.display()))
+        }
+    }
+}
+
+/// A URL's host, for lists.
+pub fn host(url: &str) -> String {
+    reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_else(|| url.to_owned())
+}
+
+/// What to do about a machine that was not reached.
+pub fn remedy(error: &ssh::SshError) -> &'static str {
+    match error {
+        ssh::SshError::Refused { .. } => "Put our public key into its /root/.ssh/authorized_keys.",
+        ssh::SshError::HostKeyChanged { .. } => {
+            "If you reinstalled it, remove it (`baal host remove`) and add it again; else find out who answers there."
+        }
+        _ => "Is it up, and its SSH port open to this server?",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_halves_of_a_key_pair_are_compared_without_their_comments() {
+        assert!(pair("ssh-ed25519 AAAA", None).expect("well").contains("ssh-ed25519 AAAA"));
+        assert!(pair("ssh-ed25519 AAAA", Some("ssh-ed25519 AAAA me@here")).is_ok());
+        let wrong = pair("ssh-ed25519 AAAA", Some("ssh-ed25519 BBBB")).expect_err("another");
+        assert!(wrong.contains("ALEPH_SSH_PUBKEY") && wrong.contains("ssh-ed25519 AAAA"), "{wrong}");
+    }
+}
