@@ -20,6 +20,7 @@ impl Drop for Running {
 fn start(args: &[&str]) -> (Running, Value) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_baal-simulators"))
         .args(["--telegram-listen", "127.0.0.1:0", "--libertai-listen", "127.0.0.1:0"])
+        .args(["--aleph-listen", "127.0.0.1:0"])
         .args(args)
         .env("SIM_BOT_TOKEN", "123456:test")
         .stdin(Stdio::piped())
@@ -51,6 +52,12 @@ fn it_says_where_it_listens_and_ends_with_its_standard_input() {
         let url = ready[name].as_str().unwrap();
         assert!(url.starts_with("http://127.0.0.1:") && !url.ends_with(":0"), "{ready}");
     }
+    let aleph = &ready["aleph"];
+    assert_eq!((aleph["ccns"].as_array().unwrap().len(), aleph["crns"].as_array().unwrap().len()), (2, 3), "{ready}");
+    for name in ["ALEPH_API_URL", "ALEPH_CRN_LIST_URL", "ALEPH_SCHEDULER_URL", "ALEPH_GATEWAY_URL"] {
+        assert!(aleph["env"][name].as_str().unwrap().starts_with("http://127.0.0.1:"), "{ready}");
+    }
+    assert!(aleph["env"]["ALEPH_GATEWAY_DOMAIN"].as_str().unwrap().starts_with("vm.localhost:"), "{ready}");
     drop(running.0.stdin.take());
     ends_well(&mut running);
 }

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 
+use super::clock;
 use super::crypto::{eip191_signer, es256_holds, same_address};
 
 /// How far an operation's time may be from ours.
@@ -62,7 +63,7 @@ pub fn caller(headers: &HeaderMap, domain: &str, method: &str, path: &str) -> Re
     }
     let expires = DateTime::parse_from_rfc3339(&key.expires)
         .map_err(|_| (StatusCode::BAD_REQUEST, "Invalid X-SignedPubKey data"))?;
-    if expires <= Utc::now() {
+    if expires <= clock::now() {
         return Err((StatusCode::UNAUTHORIZED, "Token expired"));
     }
     if !eip191_signer(&key_bytes, &key_signature).is_some_and(|signer| same_address(&signer, &key.address)) {
@@ -70,7 +71,7 @@ pub fn caller(headers: &HeaderMap, domain: &str, method: &str, path: &str) -> Re
     }
     let (operation, bytes, signature) =
         read::<Operation>(headers, "X-SignedOperation", "Invalid X-SignedOperation fields")?;
-    if (operation.time - Utc::now()).abs() > SKEW {
+    if (operation.time - clock::now()).abs() > SKEW {
         return Err((StatusCode::UNAUTHORIZED, "Time is too far in the past or the future"));
     }
     if operation.domain != domain || key.domain.is_some_and(|of_key| of_key != domain) {

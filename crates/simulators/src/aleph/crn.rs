@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::Aleph;
 use super::auth;
+use super::clock;
 use super::crypto::same_address;
 use super::message::Kind;
 use super::prices;
@@ -153,7 +154,7 @@ async fn executions_v2(State(crn): State<Crn>) -> Json<Value> {
             _ => json!({}),
         };
         let host = world.crn(&execution.crn).map(|node| node.address.ip().to_string());
-        let since = running.then(|| chrono::Utc::now().to_rfc3339());
+        let since = running.then(|| clock::now().to_rfc3339());
         Some(json!({
             "networking": {
                 "ipv4_network": format!("172.16.{}.0/24", n % 256), "ipv4_ip": format!("172.16.{}.2", n % 256),

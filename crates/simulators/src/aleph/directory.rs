@@ -10,6 +10,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::Aleph;
+use super::clock;
 use super::faults::{Kind, Occasion};
 use super::ledger::Entry;
 use super::message;
@@ -42,7 +43,7 @@ async fn crns(State(aleph): State<Aleph>, Query(query): Query<HashMap<String, St
         .map(|crn| &crn.listing)
         .filter(|crn| !only_active || crn["system_usage"]["active"] == true)
         .collect();
-    Json(json!({ "last_refresh": chrono::Utc::now().to_rfc3339(), "crns": listed }))
+    Json(json!({ "last_refresh": clock::now().to_rfc3339(), "crns": listed }))
 }
 
 /// Scheduler, version 0.
@@ -52,7 +53,7 @@ async fn allocation(State(aleph): State<Aleph>, Path(hash): Path<String>) -> Res
     let Some(node) = world.crn(&execution.crn) else { return not_found() };
     Json(json!({
         "vm_hash": hash, "vm_type": "instance", "vm_ipv6": format!("fd00:ba:a1::{:x}1", execution.number),
-        "period": { "start_timestamp": chrono::Utc::now().to_rfc3339(), "duration_seconds": 0.0 },
+        "period": { "start_timestamp": clock::now().to_rfc3339(), "duration_seconds": 0.0 },
         "node": { "node_id": node.hash, "url": node.url, "ipv6": null, "supports_ipv6": true },
     }))
     .into_response()

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::clock;
 use super::faults::Kind;
 
 /// Calls that are kept whole; older ones are only counted.
@@ -61,7 +62,7 @@ impl Journal {
         }
         inner.calls.push_back(Call {
             n,
-            at_ms: chrono::Utc::now().timestamp_millis(),
+            at_ms: clock::now().timestamp_millis(),
             party: party.to_owned(),
             method: method.to_owned(),
             route: route.to_owned(),

@@ -14,6 +14,7 @@
 
 mod auth;
 mod ccn;
+mod clock;
 mod control;
 mod crn;
 mod crypto;

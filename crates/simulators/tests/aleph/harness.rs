@@ -157,7 +157,7 @@ pub fn compose(account: &EvmAccount, node_hash: &str, payment: Payment) -> Pendi
         terms_and_conditions: None,
     };
     let metadata = [("test".to_owned(), json!(uuid::Uuid::new_v4().to_string()))];
-    InstanceBuilder::new(account, DEBIAN.parse().unwrap(), PersistentVolumeSize::try_from(MiB::from(20_480)).unwrap())
+    InstanceBuilder::new(account, DEBIAN.parse().unwrap(), PersistentVolumeSize::from(MiB::from(20_480)))
         .vcpus(1)
         .memory(MiB::from(2048))
         .hypervisor(Hypervisor::Qemu)

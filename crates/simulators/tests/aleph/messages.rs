@@ -47,7 +47,7 @@ async fn a_forgotten_instance_says_so_in_every_list() {
     else {
         panic!("not forgotten")
     };
-    assert_eq!(forgotten_by, [by.item_hash.clone()]);
+    assert_eq!(forgotten_by.as_slice(), std::slice::from_ref(&by.item_hash));
     let filter = MessageFilter { message_type: Some(MessageType::Instance), ..MessageFilter::default() };
     assert!(sim.ccn(0).get_messages(&filter, PaginationParams::default()).await.unwrap().is_empty());
     assert_eq!(sim.standing(0, &by.item_hash).await, "processed");

@@ -3,7 +3,7 @@
 use aleph_types::account::{Account, EvmAccount};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use p256::ecdsa::signature::Signer;
 use p256::ecdsa::{Signature, SigningKey};
 use serde_json::{Value, json};
@@ -87,6 +87,10 @@ impl Default for Request {
     }
 }
 
+fn now() -> DateTime<Utc> {
+    std::time::SystemTime::now().into()
+}
+
 async fn erase(sim: &Sim, owner: &EvmAccount, hash: &str, request: Request) -> u16 {
     let key = SigningKey::from_slice(&[7; 32]).unwrap();
     let point = key.verifying_key().to_encoded_point(false);
@@ -94,7 +98,7 @@ async fn erase(sim: &Sim, owner: &EvmAccount, hash: &str, request: Request) -> u
     let pubkey = json!({ "kty": "EC", "crv": "P-256", "x": coordinate(point.x()), "y": coordinate(point.y()) });
     let payload = json!({
         "pubkey": pubkey, "alg": "ECDSA", "domain": request.domain, "address": owner.address().to_string(),
-        "expires": (Utc::now() + request.expires).to_rfc3339(), "chain": "ETH",
+        "expires": (now() + request.expires).to_rfc3339(), "chain": "ETH",
     })
     .to_string();
     let vouching = if request.other_account { &account(9) } else { owner };
@@ -103,7 +107,7 @@ async fn erase(sim: &Sim, owner: &EvmAccount, hash: &str, request: Request) -> u
 
     let path = format!("/control/machine/{hash}/erase");
     let operation = json!({
-        "time": (Utc::now() - request.age).to_rfc3339(), "method": request.method,
+        "time": (now() - request.age).to_rfc3339(), "method": request.method,
         "path": request.path.unwrap_or(&path), "domain": request.domain,
     })
     .to_string();
