@@ -97,7 +97,16 @@ impl Aleph {
         let request = self.http.post(&format!("{}/api/v0/messages", ccn.url));
         let request = request.json(&json!({ "sync": true, "message": message }));
         let answer = send(request, &ccn.name(), self.deadlines.post).await?;
-        verdict(&answer, &ccn.name())
+        let verdict = verdict(&answer, &ccn.name())?;
+        // The answer to a post does not say why; what the node keeps of the message does, and counts for more.
+        let hash = message.get("item_hash").and_then(Value::as_str).unwrap_or_default();
+        if matches!(verdict, Standing::Rejected(_)) && gateway::native(hash).is_ok() {
+            return Ok(match self.standing_at(ccn, hash).await {
+                Ok(kept) if kept != Standing::Unknown => kept,
+                _ => verdict,
+            });
+        }
+        Ok(verdict)
     }
 
     async fn standing_at(&self, ccn: &Ccn, item_hash: &str) -> Result<Standing, AlephError> {
@@ -169,7 +178,11 @@ fn verdict(answer: &Answer, what: &str) -> Result<Standing, AlephError> {
             let standing = status.and_then(|status| by_name(status, &body));
             standing.ok_or_else(|| garbled(what, "a posted message in an unknown state"))
         }
-        StatusCode::UNPROCESSABLE_ENTITY => Ok(Standing::Rejected(http::excerpt(&answer.body))),
+        // Without a status it is the message's form that is not accepted, and the body is not always JSON.
+        StatusCode::UNPROCESSABLE_ENTITY => {
+            let body = answer.json(what).ok().filter(|body| body.get("error_code").is_some());
+            Ok(Standing::Rejected(body.map_or_else(|| http::excerpt(&answer.body), |body| reason(&body))))
+        }
         _ => Err(answer.refusal(what)),
     }
 }

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tracing::info;
 
-use super::http::{Answer, clean, host, send};
+use super::http::{Answer, clean, excerpt, garbled, host, send};
 use super::nodes::is_public;
 use super::signing::{KEY_HEADER, OPERATION_HEADER};
 use super::{Aleph, AlephError, Crn, Execution, Instance, gateway};
@@ -97,8 +98,11 @@ impl Aleph {
         let successful = said.as_ref().and_then(|said| said.get("successful")).and_then(Value::as_bool);
         match (answer.status.as_u16(), successful) {
             (200 | 207, Some(true)) => Ok(()),
-            (status @ (200 | 207), _) => {
-                Err(AlephError::Refused { what, status, body: super::http::excerpt(&answer.body) })
+            (status @ (200 | 207), _) => Err(AlephError::Refused { what, status, body: excerpt(&answer.body) }),
+            // Some nodes take instances from the scheduler alone, which finds the message by itself.
+            (409, _) => {
+                info!(vm.hash = %instance.item_hash, "the node waits for the scheduler to give it the instance");
+                Ok(())
             }
             _ => Err(refusal(&answer, &what)),
         }
@@ -113,7 +117,7 @@ impl Aleph {
         let answer = if old { send(list("/about/executions/list"), &what, self.deadlines.read).await? } else { answer };
         let executions = answer.ok(&what)?;
         if !executions.is_object() {
-            return Err(super::http::garbled(&what, "a list of executions that is none"));
+            return Err(garbled(&what, "a list of executions that is none"));
         }
         let execution = executions.get(&instance.item_hash).filter(|execution| !execution.is_null());
         Ok(match execution {
@@ -134,7 +138,7 @@ fn refusal(answer: &Answer, what: &str) -> AlephError {
     let said: Option<Value> = serde_json::from_slice(&answer.body).ok();
     let reasoned = said.is_some_and(|said| ["error", "errors", "failing"].iter().any(|key| said.get(key).is_some()));
     if answer.status == StatusCode::SERVICE_UNAVAILABLE && reasoned {
-        let body = super::http::excerpt(&answer.body);
+        let body = excerpt(&answer.body);
         return AlephError::Refused { what: what.to_owned(), status: answer.status.as_u16(), body };
     }
     answer.refusal(what)

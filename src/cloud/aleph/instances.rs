@@ -14,7 +14,6 @@ use aleph_types::message::execution::volume::PersistentVolumeSize;
 use aleph_types::message::pending::PendingMessage;
 use anyhow::Context as _;
 use serde_json::Value;
-use tokio::time::Instant;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -102,18 +101,15 @@ impl Aleph {
 
     /// Debian 12's root image as the network lists it, an hour old at most.
     pub(super) async fn image(&self) -> Result<ItemHash, AlephError> {
-        let mut cached = self.image.lock().await;
-        if let Some((at, image)) = &*cached
-            && at.elapsed() < IMAGE_AGE
-        {
-            return Ok(image.clone());
+        if let Some(image) = self.image.get(IMAGE_AGE) {
+            return Ok(image);
         }
         let images = self.first(|ccn| self.images_at(ccn)).await?;
         let image = debian(&images.vm_images).ok_or_else(|| AlephError::Garbled {
             what: "the list of root images".into(),
             cause: "it has no Debian 12".into(),
         })?;
-        *cached = Some((Instant::now(), image.clone()));
+        self.image.set(image.clone());
         Ok(image)
     }
 

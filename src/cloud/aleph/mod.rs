@@ -17,6 +17,7 @@
 //! used where it does not do: stored messages are posted byte for byte, answers are read tolerantly (one odd field must not
 //! hide how a message stands), and compute nodes, which anybody runs, get deadlines, size limits and no redirects.
 
+mod cached;
 mod ccn;
 mod crn;
 mod gateway;
@@ -42,10 +43,9 @@ use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::cached::Cached;
 use self::http::Http;
 use self::instances::Size;
 use crate::config::Config;
@@ -255,9 +255,6 @@ struct Ccn {
     client: AlephClient,
 }
 
-/// A value and when it was learnt; none until then.
-type Cached<T> = Mutex<Option<(Instant, T)>>;
-
 /// The account and its ways to the network; every call has a deadline. `Debug` shows the public half.
 pub struct Aleph {
     account: EvmAccount,
@@ -306,8 +303,8 @@ impl Aleph {
             allow_private: config.agent_allow_private,
             http: Http::new()?,
             deadlines: DEADLINES,
-            image: Mutex::default(),
-            hourly: Mutex::default(),
+            image: Cached::new(),
+            hourly: Cached::new(),
         })
     }
 

@@ -11,7 +11,6 @@ use aleph_sdk::aggregate_models::pricing::PRICING_ADDRESS;
 use aleph_sdk::client::{AlephAccountClient as _, AlephAggregateClient as _};
 use aleph_types::account::Account as _;
 use serde_json::Value;
-use tokio::time::Instant;
 use tracing::warn;
 
 use super::ccn::told;
@@ -51,10 +50,7 @@ impl Aleph {
 
     /// Credits an instance costs an hour, as the network says, ten minutes old at most.
     pub(super) async fn hourly(&self) -> Result<u64, AlephError> {
-        let mut cached = self.hourly.lock().await;
-        if let Some((at, hourly)) = *cached
-            && at.elapsed() < PRICE_AGE
-        {
+        if let Some(hourly) = self.hourly.get(PRICE_AGE) {
             return Ok(hourly);
         }
         let pricing = self.first(|ccn| self.pricing_at(ccn)).await?;
@@ -63,7 +59,7 @@ impl Aleph {
             what: "the network's price list".into(),
             cause: "it has no price in credits for instances".into(),
         })?;
-        *cached = Some((Instant::now(), hourly));
+        self.hourly.set(hourly);
         Ok(hourly)
     }
 

@@ -88,6 +88,10 @@ fn reply(body: Value) -> Reply {
 
 /// Everything at these core channel nodes; lists and gateway at the first one.
 fn aleph(ccns: &[&Server]) -> Aleph {
+    Aleph::new(&config(ccns), "ssh-ed25519 AAAA".into()).unwrap()
+}
+
+fn config(ccns: &[&Server]) -> Config {
     drop(rustls::crypto::ring::default_provider().install_default());
     let urls: Vec<_> = ccns.iter().map(|ccn| ccn.url.clone()).collect();
     let first = urls.first().cloned().unwrap_or_else(|| "http://127.0.0.1:1".into());
@@ -98,6 +102,7 @@ fn aleph(ccns: &[&Server]) -> Aleph {
         ("BOT_ENCRYPTION_KEY", "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="),
         ("LIBERTAI_API_KEY", "key"),
         ("ALEPH_PRIVATE_KEY", KEY),
+        ("ALEPH_SSH_PUBKEY", "ssh-ed25519 AAAA"),
         ("ALEPH_API_URL", &if urls.is_empty() { first.clone() } else { urls.join(",") }),
         ("ALEPH_CRN_LIST_URL", &first),
         ("ALEPH_GATEWAY_URL", &first),
@@ -105,8 +110,7 @@ fn aleph(ccns: &[&Server]) -> Aleph {
         ("AGENT_ALLOW_PRIVATE", "true"),
     ];
     let values: BTreeMap<_, _> = values.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let config = Config::from_values(values, vec![]).unwrap();
-    Aleph::new(&config, "ssh-ed25519 AAAA".into()).unwrap()
+    Config::from_values(values, vec![]).unwrap()
 }
 
 /// The same, for tests with a server that hangs.
@@ -167,10 +171,15 @@ async fn what_a_posted_message_becomes_is_told() {
         let made = instance(&aleph, ccn.crn()).await;
         assert_eq!(aleph.post(&made).await.unwrap(), expected);
     }
-    let ccn = Server::saying(422, json!({"message_status": "rejected"})).await;
+    let ccn = Server::new(|seen| match seen.method {
+        Method::POST => Some((422, json!({"message_status": "rejected"}).to_string())),
+        _ => reply(status("rejected")),
+    })
+    .await;
     let aleph = aleph(&[&ccn]);
     let made = instance(&aleph, ccn.crn()).await;
-    assert!(matches!(aleph.post(&made).await.unwrap(), Standing::Rejected(_)));
+    let why = "the account has too few credits (error 6)";
+    assert_eq!(aleph.post(&made).await.unwrap(), Standing::Rejected(why.into()));
 }
 
 #[tokio::test]
@@ -328,7 +337,15 @@ async fn starting_is_signed_and_old_nodes_are_notified() {
     assert_eq!(payload["path"], json!(request.uri.path()));
     assert!(request.headers.contains_key("X-SignedPubKey"));
 
-    for (code, successful, fits) in [(200, true, true), (207, true, true), (207, false, false), (503, false, false)] {
+    let cases = [
+        (200, true, true),
+        (207, true, true),
+        (207, false, false),
+        (503, false, false),
+        (402, true, false),
+        (409, false, true),
+    ];
+    for (code, successful, fits) in cases {
         let old = Server::new(move |seen| match seen.uri.path() {
             "/control/allocation/notify" => {
                 let body = json!({"success": successful, "successful": successful, "failing": [], "errors": {}});
@@ -476,12 +493,33 @@ async fn candidates_come_from_the_list_of_nodes() {
         "qemu_support": true, "system_usage": {"cpu": {"count": 8, "load_average": {"load5": 0.1}},
         "mem": {"total_kB": 1 << 25, "available_kB": 1 << 24}, "disk": {"available_kB": 1 << 30}},
     });
-    let list = Server::saying(200, json!({"crns": [node, "rubbish"]})).await;
+    let pricing = json!({"data": {"pricing": {"instance": {
+        "compute_unit": {"vcpus": 1, "memory_mib": 2048, "disk_mib": 20480},
+        "price": {"compute_unit": {"credit": "20000"}, "storage": {"credit": "0.1"}},
+    }}}});
+    let list = Server::new(move |seen| match seen.uri.path() {
+        path if path.contains("/aggregates/") => reply(pricing.clone()),
+        _ => reply(json!({"crns": [node, "rubbish"]})),
+    })
+    .await;
     let aleph = aleph(&[&list]);
     let found = aleph.candidates(&HashSet::new()).await.unwrap();
     assert_eq!(found[0].url, "http://127.0.0.1:4");
     let none = aleph.candidates(&HashSet::from(["cd".repeat(32)])).await;
     assert!(matches!(none, Err(AlephError::NoNode { seen: 2 })));
+
+    // The preview takes the best of them, and sends nothing.
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: preview::Options,
+    }
+    let cli: Cli = clap::Parser::parse_from(["preview"]);
+    let shown = preview::run(&config(&[&list]), &cli.options).await.unwrap();
+    assert_eq!(shown["crn"]["hash"], json!("cd".repeat(32)));
+    assert_eq!(shown["price"], json!({"credits_per_hour": 20_000, "credits_per_day": 480_000, "from": "network"}));
+    assert_eq!(shown["image_from"], "built in");
+    assert!(list.seen().iter().all(|seen| seen.method == Method::GET));
 }
 
 /// Jobs run on any thread.
