@@ -63,7 +63,7 @@ struct Parts {
 enum Tls {
     /// The authority's certificate goes along where clients must trust it too.
     Internal {
-        authority: Authority,
+        authority: Box<Authority>,
         ca_pem: String,
     },
     Acme {
@@ -216,7 +216,7 @@ impl Tls {
                     "AGENT_CA_FILE and AGENT_CA_KEY_FILE are needed for AGENT_TLS=internal".into(),
                 ));
             };
-            return Ok(Self::Internal { authority: Authority::load(ca, key)?, ca_pem: pem(ca)? });
+            return Ok(Self::Internal { authority: Box::new(Authority::load(ca, key)?), ca_pem: pem(ca)? });
         }
         let directories = config.agent_acme_urls.clone();
         let email = config.acme_email.clone();

@@ -98,7 +98,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     [ -z "$(find /var/lib/dpkg/updates -type f -print -quit)" ] || dpkg --force-confdef --force-confold --configure -a </dev/null >/dev/null 9>&-
     # The lists of the machine's first boot may do, and may be outdated.
     if [ -z "$(find /var/lib/apt/lists -name '*_Packages*' -print -quit)" ] || ! fetch 2>/dev/null; then
-        get update
+        get -o Acquire::Languages=none update
         fetch
     fi
     fetched=${EPOCHREALTIME/[.,]/}
@@ -212,15 +212,22 @@ is_active() { [[ $states == *$'\n'"Id=$1"$'\n'ActiveState=active$'\n'* ]]; }
 is_enabled() { [[ $states =~ $'\n'"Id=$1"$'\n'ActiveState=[a-z]+$'\n'UnitFileState=enabled$'\n' ]]; }
 run() { # run UNIT CAUSE...: restarted when one of the causes changed, started when it isn't running
     local unit=$1 cause
-    is_enabled "$unit" || { ctl enable --quiet "$unit"; did "enabled $unit"; }
     for cause in "$@"; do
         if has_changed "$cause"; then restart "$unit"; return; fi
     done
     is_active "$unit" || { ctl reset-failed "$unit" 2>/dev/null || true; restart "$unit"; }
 }
+keep_enabled() {
+    local unit off=()
+    for unit in "$@"; do is_enabled "$unit" || off+=("$unit"); done
+    [ ${#off[@]} -gt 0 ] || return 0
+    ctl enable --quiet "${off[@]}"
+    did "enabled ${off[*]}"
+}
 start_tools() {
     ! grep -qsE '\.(service|socket|slice)$' "$dirty" || ctl daemon-reload
     look_at baal-tools-firewall.service baal-tools.socket baal-guests.socket baal-agent.service
+    keep_enabled baal-tools-firewall.service baal-tools.socket baal-guests.socket
     run baal-tools-firewall.service baal-tools.nft
     # Rules that were flushed by hand are missing though their unit is active.
     nft list table inet baal_tools >/dev/null 2>&1 || restart baal-tools-firewall.service
@@ -275,6 +282,7 @@ attempt() { # attempt PROGRAM CONFIG: does not return where it fails
     place_config "$2"
     place_units
     start_tools
+    keep_enabled baal-agent.service
     run baal-agent.service baal-agent config.json
     healthy
 }

@@ -24,6 +24,8 @@ pub struct Site {
 
 impl Site {
     pub async fn start() -> Self {
+        // How much of the time was Debian's archive's is in the log.
+        tracing_subscriber::fmt().with_env_filter("warn,baal=info").with_test_writer().init();
         // silent-ok: an error only says that one is installed already
         drop(rustls::crypto::ring::default_provider().install_default());
         let machine = tokio::task::spawn_blocking(Machine::start).await.unwrap().unwrap();
