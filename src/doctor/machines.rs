@@ -68,9 +68,15 @@ fn certificates(config: &Config) -> Finding {
     }
 }
 
-/// A URL's host, for lists.
+/// A URL's host, with the port where that is not the scheme's, for lists.
 pub fn host(url: &str) -> String {
-    reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_else(|| url.to_owned())
+    let parsed = reqwest::Url::parse(url).ok();
+    let named = parsed.as_ref().and_then(|url| Some((url.host_str()?, url.port())));
+    match named {
+        Some((host, Some(port))) => format!("{host}:{port}"),
+        Some((host, None)) => host.to_owned(),
+        None => url.to_owned(),
+    }
 }
 
 /// What to do about a machine that was not reached.
@@ -87,6 +93,13 @@ pub fn remedy(error: &ssh::SshError) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_are_told_apart_by_their_ports() {
+        assert_eq!(host("https://api2.aleph.im/x"), "api2.aleph.im");
+        assert_eq!(host("http://127.0.0.1:8081"), "127.0.0.1:8081");
+        assert_eq!(host("nonsense"), "nonsense");
+    }
 
     #[test]
     fn the_halves_of_a_key_pair_are_compared_without_their_comments() {

@@ -28,8 +28,17 @@ pub async fn run(app: &App, options: Options) -> anyhow::Result<()> {
     if options.confirm || options.report_only {
         let mut conn = app.db.acquire().await.context("the database does not answer")?;
         rows::set_report_only(&mut conn, options.report_only).await?;
+        // On standard error, for it holds even if the comparison fails, and the report may be read by a machine.
+        eprintln!(
+            "From now on this installation {}.",
+            if options.report_only {
+                "only reports, until `baal reconcile --confirm`"
+            } else {
+                "acts on what it finds"
+            }
+        );
     }
-    let report = sweep(app, options.dry_run).await.context("nothing is changed")?;
+    let report = sweep(app, options.dry_run).await.context("there was no comparison, and nothing was removed")?;
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
