@@ -10,7 +10,7 @@ use crate::telegram::text::{Place, Text, send_message};
 
 /// Tells the operators that machines cannot be paid for, at most once an hour. Locks the installation's row. Wake
 /// [`Queue::Outbox`](crate::wake::Queue) after the commit.
-pub async fn tell_of_shortage(conn: &mut PgConnection, app: &App, shortage: Shortage) -> sqlx::Result<()> {
+pub async fn tell_of_shortage(conn: &mut PgConnection, app: &App, shortage: &Shortage) -> sqlx::Result<()> {
     let due = sqlx::query(
         "update installation set credits_told_at = now()
           where credits_told_at is null or credits_told_at < now() - interval '1 hour'",
@@ -20,9 +20,8 @@ pub async fn tell_of_shortage(conn: &mut PgConnection, app: &App, shortage: Shor
     if due.rows_affected() == 0 {
         return Ok(());
     }
-    let address = app.aleph.as_ref().map(|aleph| aleph.address()).unwrap_or_default();
-    error!(credits.have = shortage.have, credits.need = shortage.need, account = address, "no machine can be paid for");
-    let text = words(&address, shortage);
+    error!(account = shortage.address, credits.have = shortage.have, credits.need = shortage.need, "no machine can be paid for");
+    let text = words(shortage);
     for chat_id in &app.config.operator_ids {
         let place = Place { bot_id: app.bot_id, chat_id: *chat_id, thread_id: None };
         let call = Call::reply(app.bot_id, *chat_id, &send_message(place, &Text::plain(&text).done(), vec![])).notice();
@@ -31,10 +30,11 @@ pub async fn tell_of_shortage(conn: &mut PgConnection, app: &App, shortage: Shor
     Ok(())
 }
 
-fn words(address: &str, shortage: Shortage) -> String {
+fn words(shortage: &Shortage) -> String {
     format!(
-        "⚠️ No agent can be set up: the Aleph account {address} has {} credits (${:.2}), but {} (${:.2}) are needed to run {} \
+        "⚠️ No agent can be set up: the Aleph account {} has {} credits (${:.2}), but {} (${:.2}) are needed to run {} \
          machine{} for a day. Add credits to it, or lower MAX_VMS.\n\nYou are told of this at most once an hour.",
+        shortage.address,
         shortage.have,
         dollars(shortage.have),
         shortage.need,
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn operators_are_told_the_account_and_the_sums() {
-        let text = words("0xAbC", Shortage { have: 342_000, need: 684_000, machines: 2 });
+        let text = words(&Shortage { address: "0xAbC".into(), have: 342_000, need: 684_000, machines: 2 });
         assert!(text.contains("0xAbC") && text.contains("342000 credits ($0.34)"), "{text}");
         assert!(text.contains("684000 ($0.68)") && text.contains("2 machines for a day"), "{text}");
     }

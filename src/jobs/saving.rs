@@ -186,7 +186,7 @@ impl Turn<'_> {
                 Trouble { reason, grade, shortage: None }
             }
             JobError::Credits(shortage) => {
-                let reason = AlephError::Credits(shortage).words().to_owned();
+                let reason = AlephError::Credits(shortage.clone()).words().to_owned();
                 Trouble { reason, grade: Grade::Last, shortage: Some(shortage) }
             }
             other => return Err(other),
@@ -266,7 +266,7 @@ impl Turn<'_> {
         self.show(&mut tx, locked.agent.as_ref(), &Scene::Undoing).await?;
         self.record(&mut tx, state.failed.as_deref()).await?;
         let job = self.step_to(&mut tx, locked, Step::Stop, state, 0).await?;
-        if let Some(shortage) = trouble.and_then(|trouble| trouble.shortage) {
+        if let Some(shortage) = trouble.as_ref().and_then(|trouble| trouble.shortage.as_ref()) {
             operators::tell_of_shortage(&mut tx, self.app, shortage).await?;
         }
         tx.commit().await?;
@@ -377,7 +377,7 @@ impl Turn<'_> {
         };
         self.show(&mut tx, agent.as_ref(), &scene).await?;
         self.end_job(&mut tx, Outcome::Failed, Some(&trouble.reason)).await?;
-        if let Some(shortage) = trouble.shortage {
+        if let Some(shortage) = &trouble.shortage {
             operators::tell_of_shortage(&mut tx, self.app, shortage).await?;
         }
         tx.commit().await?;
