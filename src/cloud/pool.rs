@@ -103,10 +103,11 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
         return;
     }
     loop {
-        if replica.may_send() && replica.holds(&app.db, LEASE).await.unwrap_or(false) {
-            if let Err(error) = round(app).await {
-                warn!(%error, "the pool could not be looked after; trying again");
-            }
+        if replica.may_send()
+            && replica.holds(&app.db, LEASE).await.unwrap_or(false)
+            && let Err(error) = round(app).await
+        {
+            warn!(%error, "the pool could not be looked after; trying again");
         }
         tokio::select! {
             () = stop.cancelled() => return,

@@ -89,15 +89,22 @@ pub async fn remember(conn: &mut PgConnection, findings: &Findings) -> sqlx::Res
         .bind(&findings.no_strays)
         .execute(&mut *conn)
         .await?;
-    sqlx::query("update vms set missing_sweeps = 0, missing_since = null where id = any($1)")
-        .bind(&findings.found)
-        .execute(&mut *conn)
-        .await?;
+    // Whoever holds a row waits for the installation's lock perhaps, which is ours: such rows are left to the next sweep.
+    sqlx::query(
+        "with free as materialized (select id from vms where id = any($1) for no key update skip locked)
+         update vms v set missing_sweeps = 0, missing_since = null from free where v.id = free.id",
+    )
+    .bind(&findings.found)
+    .execute(&mut *conn)
+    .await?;
     let ids: Vec<_> = findings.missing.iter().map(|missing| missing.id).collect();
     let sweeps: Vec<_> = findings.missing.iter().map(|missing| missing.sweeps).collect();
     sqlx::query(
-        "update vms v set missing_sweeps = m.sweeps, missing_since = coalesce(v.missing_since, now())
-           from unnest($1::uuid[], $2::int4[]) m(id, sweeps) where v.id = m.id and v.ended_at is null",
+        "with free as materialized (
+           select v.id, m.sweeps from vms v join unnest($1::uuid[], $2::int4[]) m(id, sweeps) on v.id = m.id
+            where v.ended_at is null for no key update of v skip locked)
+         update vms v set missing_sweeps = free.sweeps, missing_since = coalesce(v.missing_since, now())
+           from free where v.id = free.id",
     )
     .bind(ids)
     .bind(sweeps)
