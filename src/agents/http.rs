@@ -93,7 +93,8 @@ mod tests {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-                stream.read(&mut [0; 4096]).await.unwrap();
+                let request = stream.read(&mut [0; 4096]).await.unwrap();
+                assert!(request > 0);
                 stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await.unwrap();
                 stream.shutdown().await.unwrap();
             }

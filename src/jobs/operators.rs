@@ -20,7 +20,12 @@ pub async fn tell_of_shortage(conn: &mut PgConnection, app: &App, shortage: &Sho
     if due.rows_affected() == 0 {
         return Ok(());
     }
-    error!(account = shortage.address, credits.have = shortage.have, credits.need = shortage.need, "no machine can be paid for");
+    error!(
+        account = shortage.address,
+        credits.have = shortage.have,
+        credits.need = shortage.need,
+        "no machine can be paid for"
+    );
     let text = words(shortage);
     for chat_id in &app.config.operator_ids {
         let place = Place { bot_id: app.bot_id, chat_id: *chat_id, thread_id: None };

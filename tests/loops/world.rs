@@ -76,7 +76,7 @@ impl World {
     }
 
     pub async fn installation(&self) -> Uuid {
-        store::installation_id(&mut *self.app.db.acquire().await.expect("a connection")).await.expect("reads")
+        store::installation_id(&mut self.app.db.acquire().await.expect("a connection")).await.expect("reads")
     }
 
     /// A row of an instance with this hash.

@@ -32,7 +32,9 @@ async fn serve(listener: TcpListener, leaf: &Leaf) {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let mut stream = acceptor.accept(stream).await?;
-                stream.read(&mut [0; 4096]).await?;
+                if stream.read(&mut [0; 4096]).await? == 0 {
+                    return Ok(());
+                }
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi").await?;
                 stream.shutdown().await
             });
