@@ -142,8 +142,8 @@ pub fn card(agent: &Agent, scene: &Scene) -> Card {
             build("✅ ", name, " is repaired and runs, with everything that it knew.", chat_or_manage())
         }
         Scene::Repaired { memory_lost: true } => {
-            let body = " runs again, on another machine.\n\nThe one before could not be reached any more, so what it \
-                        remembered and its files are lost. Its name, personality and model are the same.";
+            let body = " runs again, but begins anew.\n\nIts machine could not be reached any more or had nothing of it \
+                        left, so what it remembered and its files are lost. Its name, personality and model are the same.";
             build("✅ ", name, body, chat_or_manage())
         }
         Scene::Failed { step, reason } => {

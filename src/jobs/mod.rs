@@ -3,6 +3,7 @@
 pub mod card;
 mod ends;
 mod error;
+mod failing;
 pub mod history;
 mod line;
 pub mod model;

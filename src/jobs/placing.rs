@@ -5,6 +5,8 @@
 //! (a signed message that nobody posted is nothing); a kill after it leaves a job that knows its machine. A machine taken
 //! from the pool is the agent's from that commit on.
 
+use std::ops::ControlFlow;
+
 use sqlx::PgConnection;
 use tracing::info;
 use uuid::Uuid;
@@ -37,13 +39,8 @@ enum Plan {
     Aleph { vm: Uuid, instance: Box<Instance>, funds: Funds },
 }
 
-/// What the rows said to it.
-enum Settled {
-    /// The job went on.
-    Next(Option<Job>),
-    /// There is room for another machine.
-    Room,
-}
+/// What the rows said to it: the job went on, or there is room for another machine.
+type Settled = ControlFlow<Option<Job>>;
 
 impl Turn<'_> {
     /// The machine that there is, or one from the pool, or a new one, or a place in the waiting list.
@@ -64,13 +61,13 @@ impl Turn<'_> {
             CloudKind::Hosts => Plan::Host,
             CloudKind::Aleph => Plan::Unknown,
         };
-        if let Settled::Next(next) = self.settle(plan).await? {
+        if let ControlFlow::Break(next) = self.settle(plan).await? {
             return Ok(next);
         }
         let plan = self.while_wanted(self.compose()).await??;
         match self.settle(plan).await? {
-            Settled::Next(next) => Ok(next),
-            Settled::Room => Err(Self::lost_machine()),
+            ControlFlow::Break(next) => Ok(next),
+            ControlFlow::Continue(()) => Err(Self::lost_machine()),
         }
     }
 
@@ -116,7 +113,7 @@ impl Turn<'_> {
         let locked = self.lock(&mut tx).await?;
         if locked.job.cancel_requested {
             tx.rollback().await?;
-            return Ok(Settled::Next(Some(locked.job)));
+            return Ok(ControlFlow::Break(Some(locked.job)));
         }
         let unended = vms::count_unended(&mut tx).await?;
         let ahead = line::ahead(&mut tx, self.job.claim.job_id).await?;
@@ -128,19 +125,19 @@ impl Turn<'_> {
             let job = self.placed(&mut tx, locked, &vm, Step::Install).await?;
             tx.commit().await?;
             self.app.wake.wake(Queue::Outbox);
-            return Ok(Settled::Next(Some(job)));
+            return Ok(ControlFlow::Break(Some(job)));
         }
         let mut room = unended + ahead < self.app.config.max_vms;
         if let Plan::Host = plan {
             room = room && ahead < hosts::count_free(&mut tx).await?;
         }
         if !room {
-            return self.queue_up(tx, locked, ahead + 1).await.map(Settled::Next);
+            return self.queue_up(tx, locked, ahead + 1).await.map(ControlFlow::Break);
         }
         let (id, machine, name, host_key) = match plan {
             Plan::Unknown => {
                 tx.rollback().await?;
-                return Ok(Settled::Room);
+                return Ok(ControlFlow::Continue(()));
             }
             Plan::Local(data) => (Uuid::new_v4(), Machine::Local(data), None, None),
             Plan::Host => {
@@ -150,7 +147,9 @@ impl Turn<'_> {
                     None => None,
                 };
                 // None if the operator is at it this very moment.
-                let Some(host) = host else { return self.queue_up(tx, locked, ahead + 1).await.map(Settled::Next) };
+                let Some(host) = host else {
+                    return self.queue_up(tx, locked, ahead + 1).await.map(ControlFlow::Break);
+                };
                 (Uuid::new_v4(), Machine::Host(host.place()), Some(host.name()), host.host_key)
             }
             Plan::Aleph { vm, instance, funds } => {
@@ -168,11 +167,13 @@ impl Turn<'_> {
         let job = self.placed(&mut tx, locked, &vm, step).await?;
         tx.commit().await?;
         self.app.wake.wake(Queue::Outbox);
-        Ok(Settled::Next(Some(job)))
+        Ok(ControlFlow::Break(Some(job)))
     }
 
     async fn placed(&self, conn: &mut PgConnection, locked: Locked, vm: &Vm, step: Step) -> Result<Job, JobError> {
-        let state = State { vm: Some(vm.id), fresh: true, line: None, ..self.job.state.clone() };
+        // What is repaired here had a machine before.
+        let memory_lost = self.job.state.memory_lost || self.job.kind == Kind::Repair;
+        let state = State { vm: Some(vm.id), fresh: true, memory_lost, line: None, ..self.job.state.clone() };
         let scene = self.working(Some(vm), step, &state);
         self.show(conn, locked.agent.as_ref(), &scene).await?;
         self.record(conn, None).await?;

@@ -81,6 +81,11 @@ impl Turn<'_> {
         }
     }
 
+    /// The time, by the one clock that all replicas go by.
+    pub async fn now(&self) -> sqlx::Result<DateTime<Utc>> {
+        sqlx::query_scalar("select clock_timestamp()").fetch_one(&self.app.db).await
+    }
+
     /// Ways and keys to machines, if this process has any.
     pub fn remote(&self, cloud: CloudKind) -> Result<&Remote, JobError> {
         self.app.remote.as_ref().ok_or_else(|| JobError::not_ours(cloud))

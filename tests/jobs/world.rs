@@ -38,8 +38,7 @@ impl World {
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("permissions");
         let postgres = Postgres::start(&dir.path().join("pg"), false).await.expect("Postgres starts");
         postgres.create_database("jobs").await.expect("a database");
-        let program = std::env::var("BAAL_AGENT_BINARY")
-            .map_or_else(|_| Path::new(env!("CARGO_BIN_EXE_baal")).with_file_name("baal-agent"), PathBuf::from);
+        let program = Self::program();
         let environment: BTreeMap<String, String> = [
             ("TELEGRAM_BOT_TOKEN", format!("{BOT}:AAAAAAAAAAAAAAAAAAAA")),
             // Nobody listens there: these tests look at the outbox.
@@ -51,7 +50,7 @@ impl World {
             ("LIBERTAI_API_BASE_URL", "http://127.0.0.1:9/v1".into()),
             ("CLOUD", "local".into()),
             ("LOCAL_DIR", dir.path().join("agents").display().to_string()),
-            ("BAAL_AGENT_BINARY", program.display().to_string()),
+            ("BAAL_AGENT_BINARY", program),
             ("LEASE_SECONDS", "2".into()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
@@ -69,6 +68,20 @@ impl World {
             .await
             .expect("bot");
         Self { app, environment, postgres: Some(postgres), dir }
+    }
+
+    /// The agent's program.
+    pub fn program() -> String {
+        let built = || Path::new(env!("CARGO_BIN_EXE_baal")).with_file_name("baal-agent").display().to_string();
+        std::env::var("BAAL_AGENT_BINARY").unwrap_or_else(|_| built())
+    }
+
+    /// The same, but with this variable set.
+    pub async fn with_setting(name: &str, value: &str) -> Self {
+        let mut world = Self::new().await;
+        world.environment.insert(name.into(), value.into());
+        world.app = app(&world.environment);
+        world
     }
 
     /// The same, but agents are this shell script.

@@ -29,7 +29,7 @@ pub async fn create(turn: &Turn<'_>) -> Result<Done, JobError> {
     if state.asked.is_none() {
         posted(turn, aleph, instance).await?;
         // From here on the node's time counts.
-        let state = State { asked: Some(chrono::Utc::now()), ..state.clone() };
+        let state = State { asked: Some(turn.now().await?), ..state.clone() };
         return Ok(Done { next: Step::Create, state, effect: Effect::Nothing });
     }
     started(turn, aleph, instance).await?;

@@ -36,7 +36,12 @@ pub async fn install(turn: &Turn<'_>) -> Result<Done, JobError> {
         return Ok(Done { next: Step::Install, state: known, effect: Effect::Touched(vm.id) });
     }
     match vm.local() {
-        Some(place) => local::install(turn, &agent, &place).await?,
+        Some(place) => {
+            let empty = local::install(turn, &agent, &place).await?;
+            let memory_lost = empty && !known.fresh;
+            let state = State { memory_lost: known.memory_lost || memory_lost, ..known };
+            return Ok(Done { next: turn.after(&vm, Step::Install), state, effect: Effect::Nothing });
+        }
         None => turn.while_wanted(remotely(turn, &agent, &vm)).await??,
     }
     Ok(turn.on(&vm))

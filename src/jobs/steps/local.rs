@@ -10,11 +10,13 @@ use crate::jobs::error::JobError;
 use crate::jobs::model::Step;
 use crate::jobs::turn::Turn;
 
-/// Writes the agent's configuration, after stopping the agent if one runs.
-pub async fn install(turn: &Turn<'_>, agent: &Agent, vm: &LocalVm) -> Result<(), JobError> {
+/// Writes the agent's configuration, after stopping the agent if one runs. Whether nothing that it remembers is there.
+pub async fn install(turn: &Turn<'_>, agent: &Agent, vm: &LocalVm) -> Result<bool, JobError> {
     let site = Site::of(vm)?;
     local::program(&turn.app.config)?;
-    Ok(site.install(&local::agent_config(&turn.app.config, agent, &site, vm.port)?).await?)
+    let config = local::agent_config(&turn.app.config, agent, &site, vm.port)?;
+    site.install(&config).await?;
+    Ok(!config.db_path.exists())
 }
 
 /// Starts it.

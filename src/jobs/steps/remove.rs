@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
-use chrono::Utc;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -72,7 +71,7 @@ pub async fn remove(turn: &Turn<'_>) -> Result<Done, JobError> {
                 let aleph = aleph(turn)?;
                 turn.while_wanted(forget(aleph, instance)).await??;
                 if !let_go(turn, aleph, instance, &vm).await? {
-                    let state = State { asked: Some(Utc::now()), ..turn.job.state.clone() };
+                    let state = State { asked: Some(turn.now().await?), ..turn.job.state.clone() };
                     return Ok(Done { next: Step::Remove, state, effect: Effect::Gone(gone) });
                 }
             }

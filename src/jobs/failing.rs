@@ -1,0 +1,239 @@
+//! What becomes of a job after a step that did not succeed, and of one that is no longer wanted. See [`saving`](super::saving).
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::card::Scene;
+use super::error::JobError;
+use super::line;
+use super::model::{Kind, Outcome, State, Step};
+use super::operators;
+use super::saving::Next;
+use super::store;
+use super::turn::Turn;
+use super::verdict::{Failure, Grade, Verdict, judge};
+use crate::agents::{self, Status};
+use crate::cloud::aleph::{AlephError, Shortage};
+use crate::cloud::places;
+use crate::cloud::store::{self as vms, Machine};
+use crate::wake::Queue;
+
+/// A failed step, in words for the owner and for the log.
+struct Trouble {
+    reason: String,
+    grade: Grade,
+    shortage: Option<Shortage>,
+}
+
+impl Turn<'_> {
+    /// What follows from a step's failure.
+    pub async fn failed(&self, error: JobError) -> Next {
+        let trouble = match error {
+            JobError::Cancelled => return self.undo(None).await,
+            JobError::Failed { reason, source, grade } => {
+                warn!(job.id = %self.job.claim.job_id, agent.id = self.job.agent_id, job.step = self.job.step.as_str(), job.failures = self.job.failures, error = %format!("{source:#}"), "a step failed: {reason}");
+                Trouble { reason, grade, shortage: None }
+            }
+            JobError::Credits(shortage) => {
+                let reason = AlephError::Credits(shortage.clone()).words().to_owned();
+                Trouble { reason, grade: Grade::Last, shortage: Some(shortage) }
+            }
+            other => return Err(other),
+        };
+        let failures = self.job.failures.saturating_add(1);
+        let vm = match self.job.state.vm.or(self.job.vm_id) {
+            Some(id) => vms::get(&mut *self.app.db.acquire().await?, id).await?,
+            None => None,
+        };
+        let failure = Failure {
+            kind: self.job.kind,
+            cloud: self.cloud(vm.as_ref()),
+            step: self.job.step,
+            failures,
+            grade: trouble.grade,
+            tried: self.job.state.tried,
+            fresh: self.job.state.fresh,
+            restoring: self.job.state.restored.is_some(),
+        };
+        match judge(failure, rand::random()) {
+            Verdict::Again(wait) => self.postpone(&trouble, failures, wait).await,
+            Verdict::Undo => self.undo(Some(trouble)).await,
+            Verdict::Elsewhere => self.elsewhere(&trouble).await,
+            Verdict::Restore => self.restore(&trouble).await,
+            Verdict::GiveUp => self.give_up(&trouble).await,
+        }
+    }
+
+    /// A job over which replicas keep dying: it may be what kills them.
+    pub async fn too_deadly(&self) -> Next {
+        warn!(job.id = %self.job.claim.job_id, agent.id = self.job.agent_id, job.reclaims = self.job.reclaims, "giving up a job over which replicas keep dying");
+        let reason = "the servers that worked at it stopped several times".to_owned();
+        let trouble = Trouble { reason, grade: Grade::Last, shortage: None };
+        match self.job.kind {
+            Kind::Provision if self.job.state.fresh || self.job.state.vm.is_none() => self.undo(Some(trouble)).await,
+            _ => self.give_up(&trouble).await,
+        }
+    }
+
+    async fn postpone(&self, trouble: &Trouble, failures: i32, wait: Duration) -> Next {
+        let mut tx = self.app.db.begin().await?;
+        let locked = self.lock(&mut tx).await?;
+        if failures == 1 && !self.job.step.removes() {
+            let mut scene = self.working(locked.vm.as_ref(), self.job.step, &self.job.state);
+            if let Scene::Working { progress, .. } = &mut scene {
+                progress.trouble = Some(trouble.reason.clone());
+            }
+            self.show(&mut tx, locked.agent.as_ref(), &scene).await?;
+        }
+        self.record(&mut tx, Some(&trouble.reason)).await?;
+        store::postpone(&mut tx, &self.job.claim, failures, wait, &trouble.reason).await?.ok_or(JobError::LeaseLost)?;
+        tx.commit().await?;
+        self.app.wake.wake(Queue::Outbox);
+        Ok(None)
+    }
+
+    /// Begins to undo what the job made: it failed, or is no longer wanted. A machine from the pool that nothing of the agent
+    /// was written to goes back there.
+    async fn undo(&self, trouble: Option<Trouble>) -> Next {
+        if self.job.kind == Kind::Prepare {
+            let reason = "it was cancelled".to_owned();
+            let trouble = trouble.unwrap_or(Trouble { reason, grade: Grade::Last, shortage: None });
+            return self.give_up(&trouble).await;
+        }
+        let mut tx = self.app.db.begin().await?;
+        let locked = self.lock(&mut tx).await?;
+        let mut state = self.job.state.clone();
+        state.failed_at = trouble.as_ref().map(|_| self.job.step);
+        state.failed = trouble.as_ref().map(|trouble| trouble.reason.clone());
+        if let Some(vm) = &locked.vm
+            && vms::release_warm(&mut tx, vm.id).await?
+        {
+            info!(vm.id = %vm.id, "a machine goes back to the pool unused");
+            state.vm = None;
+            line::hurry(&mut tx).await?;
+        }
+        self.show(&mut tx, locked.agent.as_ref(), &Scene::Undoing).await?;
+        self.record(&mut tx, state.failed.as_deref()).await?;
+        let job = self.step_to(&mut tx, locked, Step::Stop, state, 0).await?;
+        if let Some(shortage) = trouble.as_ref().and_then(|trouble| trouble.shortage.as_ref()) {
+            operators::tell_of_shortage(&mut tx, self.app, shortage).await?;
+        }
+        tx.commit().await?;
+        self.app.wake.wake(Queue::Outbox);
+        info!(job.id = %self.job.claim.job_id, agent.id = self.job.agent_id, "undoing what the job made");
+        Ok(Some(job))
+    }
+
+    /// Gives the machine up, for a job of its own to remove, and begins anew on another.
+    async fn elsewhere(&self, trouble: &Trouble) -> Next {
+        let mut tx = self.app.db.begin().await?;
+        let locked = self.lock(&mut tx).await?;
+        let old = &self.job.state;
+        if let Some(vm) = &locked.vm {
+            vms::retire(&mut tx, vm.id).await?;
+            if let Machine::Aleph(instance) = &vm.machine {
+                let (node, time) = (&instance.crn, self.app.config.crn_avoid);
+                places::avoid(&mut tx, &node.hash, time, &trouble.reason).await?;
+                warn!(vm.id = %vm.id, crn.hash = node.hash, crn.url = node.url, "a compute node is avoided for a while: {}", trouble.reason);
+            }
+        }
+        let state = State {
+            tried: old.tried + 1,
+            memory_lost: old.memory_lost || (self.job.kind != Kind::Prepare && !old.fresh),
+            ..State::default()
+        };
+        let scene = self.working(None, Step::Place, &state);
+        self.show(&mut tx, locked.agent.as_ref(), &scene).await?;
+        self.record(&mut tx, Some(&trouble.reason)).await?;
+        let job = self.step_to(&mut tx, locked, Step::Place, state, 0).await?;
+        tx.commit().await?;
+        self.app.wake.wake(Queue::Outbox);
+        self.app.wake.wake(Queue::Jobs);
+        Ok(Some(job))
+    }
+
+    /// What was wanted does not work: wants again what did, as a newer version. Not if something else is wanted by now: that is
+    /// tried instead.
+    async fn restore(&self, trouble: &Trouble) -> Next {
+        let mut tx = self.app.db.begin().await?;
+        let locked = self.lock(&mut tx).await?;
+        let agent = locked.agent()?.clone();
+        let state = self.job.state.clone();
+        self.record(&mut tx, Some(&trouble.reason)).await?;
+        if state.version.is_some_and(|version| version < agent.wanted_version) {
+            let job = self.step_to(&mut tx, locked, Step::Install, State { version: None, ..state }, 0).await?;
+            tx.commit().await?;
+            return Ok(Some(job));
+        }
+        let Some(version) = agents::store::restore_deployed(&mut tx, agent.id).await? else {
+            tx.rollback().await?;
+            return self.give_up(trouble).await;
+        };
+        warn!(job.id = %self.job.claim.job_id, agent.id, agent.version = version, "going back to what ran before");
+        if trouble.grade == Grade::Restored {
+            agents::store::set_deployed(&mut tx, agent.id, version).await?;
+            let agent = agents::store::get(&mut tx, agent.id).await?;
+            let scene = Scene::Restored { reason: trouble.reason.clone() };
+            self.show(&mut tx, agent.as_ref(), &scene).await?;
+            self.end_job(&mut tx, Outcome::Failed, Some(&trouble.reason)).await?;
+            tx.commit().await?;
+            self.app.wake.wake(Queue::Outbox);
+            return Ok(None);
+        }
+        let restored = Some(trouble.reason.clone());
+        let state = State { version: None, restored, failed_at: Some(self.job.step), ..state };
+        let scene = self.working(locked.vm.as_ref(), Step::Install, &state);
+        self.show(&mut tx, locked.agent.as_ref(), &scene).await?;
+        let job = self.step_to(&mut tx, locked, Step::Install, state, 0).await?;
+        tx.commit().await?;
+        self.app.wake.wake(Queue::Outbox);
+        Ok(Some(job))
+    }
+
+    /// Ends the job and leaves what there is; only a machine that has nothing of an agent goes.
+    async fn give_up(&self, trouble: &Trouble) -> Next {
+        let mut tx = self.app.db.begin().await?;
+        let locked = self.lock(&mut tx).await?;
+        let state = &self.job.state;
+        if locked.job.cancel_requested && self.job.kind != Kind::Prepare {
+            tx.rollback().await?;
+            return Ok(Some(locked.job));
+        }
+        self.record(&mut tx, Some(&trouble.reason)).await?;
+        let mut running = false;
+        if let Some(agent) = &locked.agent {
+            if self.job.kind == Kind::Redeploy && state.restored.is_none() {
+                // Nothing was changed. What is wanted is what runs, so that nobody takes the agent for another.
+                if let Some(version) = agents::store::restore_deployed(&mut tx, agent.id).await? {
+                    agents::store::set_deployed(&mut tx, agent.id, version).await?;
+                    running = agent.status == Status::Running;
+                }
+            }
+            if !running {
+                agents::store::set_status(&mut tx, agent.id, Status::Failed).await?;
+            }
+        }
+        if let Some(vm) = locked.vm.as_ref().filter(|_| self.job.kind == Kind::Prepare || state.fresh)
+            && !vms::release_warm(&mut tx, vm.id).await?
+        {
+            vms::retire(&mut tx, vm.id).await?;
+        }
+        let (kind, step) = (self.job.kind, self.job.step);
+        let scene = Scene::GivenUp { kind, step, reason: trouble.reason.clone(), running };
+        let agent = match self.job.agent_id {
+            Some(id) => agents::store::get(&mut tx, id).await?,
+            None => None,
+        };
+        self.show(&mut tx, agent.as_ref(), &scene).await?;
+        self.end_job(&mut tx, Outcome::Failed, Some(&trouble.reason)).await?;
+        if let Some(shortage) = &trouble.shortage {
+            operators::tell_of_shortage(&mut tx, self.app, shortage).await?;
+        }
+        tx.commit().await?;
+        self.app.wake.wake(Queue::Outbox);
+        self.app.wake.wake(Queue::Jobs);
+        warn!(job.id = %self.job.claim.job_id, job.kind = kind.as_str(), agent.id = self.job.agent_id, "the job failed: {}", trouble.reason);
+        Ok(None)
+    }
+}
