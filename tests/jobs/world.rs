@@ -112,8 +112,14 @@ impl World {
         })
     }
 
-    /// Processes whose arguments name our directory.
+    /// Agents: processes whose arguments name our directory, but for those that an agent started itself (a look at its
+    /// walls, for a moment after its start).
     pub fn processes(&self) -> Vec<i32> {
+        let all = self.all_processes();
+        all.iter().copied().filter(|pid| parent(*pid).is_none_or(|parent| !all.contains(&parent))).collect()
+    }
+
+    fn all_processes(&self) -> Vec<i32> {
         let ours = self.agents_dir().display().to_string();
         let pids = std::fs::read_dir("/proc").expect("proc");
         let pids = pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
@@ -239,13 +245,19 @@ impl World {
 impl Drop for World {
     /// Nothing of a failed test stays behind.
     fn drop(&mut self) {
-        for pid in self.processes() {
+        for pid in self.all_processes() {
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {
                 // silent-ok: it has ended meanwhile.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
     }
+}
+
+/// The parent of a process; none if it has ended.
+fn parent(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 fn app(environment: &BTreeMap<String, String>) -> App {
