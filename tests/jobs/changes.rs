@@ -67,7 +67,7 @@ async fn a_change_is_deployed_to_the_agent_that_runs() {
     assert_eq!((world.directories(), world.processes().len()), (1, 1));
     assert!(last_card(&world).await.contains("is up to date and runs"), "{}", last_card(&world).await);
 
-    let past = history(&mut *world.app.db.acquire().await.expect("a connection"), agent.id, 10).await.expect("reads");
+    let past = history(&mut world.app.db.acquire().await.expect("a connection"), agent.id, 10).await.expect("reads");
     let kinds: Vec<_> = past.iter().map(|job| (job.kind.as_str(), job.outcome.as_deref())).collect();
     assert_eq!(kinds, [("redeploy", Some("succeeded")), ("provision", Some("succeeded"))]);
     let steps: Vec<_> = past[1].steps.iter().map(|tried| tried.step.as_str()).collect();
@@ -95,7 +95,7 @@ async fn a_change_that_does_not_work_is_taken_back() {
         card.contains("its program stopped right after it was started") && card.contains("as it did before"),
         "{card}"
     );
-    let past = history(&mut *world.app.db.acquire().await.expect("a connection"), agent.id, 1).await.expect("reads");
+    let past = history(&mut world.app.db.acquire().await.expect("a connection"), agent.id, 1).await.expect("reads");
     assert_eq!((past[0].kind.as_str(), past[0].outcome.as_deref()), ("redeploy", Some("failed")));
     assert!(past[0].steps.iter().any(|tried| tried.step == "start" && tried.error.is_some()), "{past:?}");
     worker.stop().await;
