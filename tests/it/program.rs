@@ -75,9 +75,12 @@ fn new_keys_make_a_working_configuration() {
     };
     let names = ["BOT_ENCRYPTION_KEY", "TELEGRAM_WEBHOOK_SECRET"];
     let mut values: std::collections::BTreeMap<String, String> = names.map(|name| (name.to_owned(), of(name))).into();
-    for (name, value) in
-        [("TELEGRAM_BOT_TOKEN", "42:AAAAAAAAAAAAAAAA"), ("DATABASE_URL", "postgres://x/y"), ("LIBERTAI_API_KEY", "k")]
-    {
+    for (name, value) in [
+        ("TELEGRAM_BOT_TOKEN", "42:AAAAAAAAAAAAAAAA"),
+        ("DATABASE_URL", "postgres://x/y"),
+        ("LIBERTAI_API_KEY", "k"),
+        ("CLOUD", "local"),
+    ] {
         values.insert(name.into(), value.into());
     }
     baal::config::Config::from_values(values, vec![]).unwrap();

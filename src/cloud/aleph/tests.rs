@@ -269,6 +269,8 @@ async fn what_no_node_ever_knew_is_over_but_only_if_all_say_so() {
 async fn a_forget_that_is_refused_while_the_target_lives_is_an_error() {
     let ccn = Server::new(|seen| match seen.method {
         Method::POST => Some((422, json!({"message_status": "rejected"}).to_string())),
+        // It keeps nothing of the message that it refused.
+        _ if !seen.uri.path().ends_with(HASH) => Some((404, "{}".into())),
         _ => reply(status("processed")),
     })
     .await;
