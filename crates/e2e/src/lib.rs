@@ -4,6 +4,7 @@ mod machine;
 mod rig;
 mod table;
 
-pub use machine::Machine;
+pub use baal_simulators::aleph;
+pub use machine::{Kind, Machine, reaper};
 pub use rig::{Rig, Said, Speaker, ToolCall, Turn, agent_binary};
 pub use table::{Row, Table};

@@ -3,6 +3,7 @@
 use anyhow::{Context, bail, ensure};
 use std::io::Write;
 use std::net::{IpAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -28,6 +29,24 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("machine/vm")
 }
 
+/// What is on a new machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Debian 12 as clouds start it.
+    Bare,
+    /// Besides, Debian's packages that an agent needs.
+    Packaged,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Packaged => "packaged",
+        }
+    }
+}
+
 impl Machine {
     /// Makes and starts one, in seconds once the image is there.
     ///
@@ -36,8 +55,18 @@ impl Machine {
     pub fn start() -> anyhow::Result<Self> {
         // A name brings an existing machine of E2E_VM=qemu back, which saves minutes.
         let name = std::env::var("E2E_MACHINE").unwrap_or_else(|_| format!("walls-{}", std::process::id()));
+        Self::named(&name, Kind::Bare, "")
+    }
+
+    /// The same with a name of the caller's, made of a-z, 0-9 and `-`. It is removed by the [`reaper`] of `run` too.
+    ///
+    /// # Errors
+    /// What is missing on this host, in the script's words.
+    pub fn named(name: &str, kind: Kind, run: &str) -> anyhow::Result<Self> {
+        let name = name.to_owned();
         let output = Command::new(script())
-            .args(["up", &name])
+            .args(["up", &name, kind.as_str()])
+            .env("E2E_RUN", run)
             .stderr(Stdio::inherit())
             .output()
             .context("machine/vm cannot be started")?;
@@ -61,6 +90,28 @@ impl Machine {
         let said = String::from_utf8_lossy(&output.stdout);
         let (address, key) = said.trim().split_once(' ').context("the machine has no address; see above")?;
         Ok((address.parse()?, key.into()))
+    }
+
+    /// Pulls its plug: nothing is written or said any more.
+    ///
+    /// # Errors
+    /// It was off already.
+    pub fn off(&self) -> anyhow::Result<()> {
+        self.does("off")
+    }
+
+    /// Switches it on again, perhaps at another address.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn on(&self) -> anyhow::Result<()> {
+        self.does("on")
+    }
+
+    fn does(&self, what: &str) -> anyhow::Result<()> {
+        let status = Command::new(script()).args([what, &self.name]).status()?;
+        ensure!(status.success(), "the machine {} cannot do this: {what}", self.name);
+        Ok(())
     }
 
     /// Runs a shell script as root and returns what it printed.
@@ -133,6 +184,27 @@ impl Machine {
         }
         Ok(tunnel)
     }
+}
+
+/// Removes all machines of `run` when this process ends, however that happens.
+///
+/// # Errors
+/// The script cannot be started.
+pub fn reaper(run: &str) -> anyhow::Result<()> {
+    if std::env::var_os("E2E_KEEP").is_some() {
+        return Ok(());
+    }
+    let mut child = Command::new(script())
+        .args(["reap", run])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .context("machine/vm cannot be started")?;
+    // The pipe closes with this process, and not before.
+    std::mem::forget(child.stdin.take());
+    Ok(())
 }
 
 impl Drop for Tunnel {

@@ -17,9 +17,13 @@ use tempfile::TempDir;
 
 pub use cluster::database;
 pub use ports::free_port;
-pub use program::{Baal, built};
+pub use program::Baal;
+#[allow(unused_imports, reason = "only some tests start programs of other packages, or name messages")]
+pub use program::built;
 pub use simulator::Simulator;
-pub use user::{Message, User};
+#[allow(unused_imports, reason = "as above")]
+pub use user::Message;
+pub use user::User;
 
 /// How long anything may take to happen. Far more than it takes, because test machines are busy.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -33,6 +37,8 @@ pub struct Builder {
     replicas: usize,
     env: Vec<(String, String)>,
     http_apart: bool,
+    simulators: Vec<String>,
+    patience: Option<Duration>,
 }
 
 impl Builder {
@@ -54,12 +60,24 @@ impl Builder {
         self
     }
 
+    /// An argument for the simulators, instead of the harness' own where it is the same option.
+    pub fn simulators(mut self, option: &str, value: impl ToString) -> Self {
+        self.simulators.extend([option.into(), value.to_string()]);
+        self
+    }
+
+    /// How long the users wait for something, instead of [`DEADLINE`].
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
+    }
+
     pub async fn start(self) -> Stack {
         // silent-ok: the provider is installed already, by another test of this process
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let database_url = database().await;
-        let simulator = Simulator::start(dir.path()).await;
+        let simulator = Simulator::start(dir.path(), &self.simulators, self.patience.unwrap_or(DEADLINE)).await;
         let replicas = self.replicas.max(1);
         let ports: Vec<u16> = (0..replicas).map(|_| free_port()).collect();
         let baals = (0..replicas).map(|index| {
@@ -187,6 +205,16 @@ impl Stack {
     pub fn agent_dirs(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.dir.path().join("agents")).unwrap();
         entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
+    }
+
+    /// Lines of the programs' logs that report errors of their own.
+    pub fn errors(&self) -> Vec<String> {
+        let logs = self.logs().into_iter().filter(|log| log.file_name().is_some_and(|n| n != "simulators.log"));
+        let lines = logs.flat_map(|log| {
+            let text = std::fs::read(log).unwrap();
+            String::from_utf8_lossy(&text).lines().map(str::to_owned).collect::<Vec<_>>()
+        });
+        lines.filter(|line| line.contains(" ERROR ") || line.contains("panicked at")).collect()
     }
 
     fn logs(&self) -> Vec<PathBuf> {

@@ -1,5 +1,6 @@
 //! A `baal serve`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -22,6 +23,11 @@ pub struct Baal {
 impl Baal {
     pub(super) fn new(port: u16, env: Vec<(String, String)>, log: PathBuf, arguments: Vec<&'static str>) -> Self {
         Self { port, env, log, arguments, process: Mutex::new(None) }
+    }
+
+    /// The variables that the harness gives it.
+    pub fn env(&self) -> BTreeMap<String, String> {
+        self.env.iter().cloned().collect()
     }
 
     /// Where it listens, also after a restart.

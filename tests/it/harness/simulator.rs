@@ -23,18 +23,27 @@ pub struct Simulator {
     http: reqwest::Client,
     /// The query ids of all presses of this test.
     pub(super) presses: Mutex<Vec<String>>,
+    /// How long users wait for something.
+    pub(super) patience: Duration,
     _process: Supervised,
 }
 
 impl Simulator {
     /// Starts a process with its log in `dir`.
-    pub(super) async fn start(dir: &Path) -> Self {
+    pub(super) async fn start(dir: &Path, options: &[String], patience: Duration) -> Self {
         let program = built("baal-simulators");
         let log = dir.join("simulators.log");
+        let mut arguments: Vec<String> = options.to_vec();
+        for option in ["--telegram-listen", "--libertai-listen"] {
+            if !options.iter().any(|given| given == option) {
+                arguments.extend([option.into(), "127.0.0.1:0".into()]);
+            }
+        }
+        let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
         let mut process = Supervised::spawn(&Spec {
             name: "the simulators",
             program: program.as_os_str(),
-            args: &["--telegram-listen", "127.0.0.1:0", "--libertai-listen", "127.0.0.1:0"].map(OsStr::new),
+            args: &arguments,
             env: &[("SIM_BOT_TOKEN", OsStr::new(BOT_TOKEN))],
             log: &log,
             speaks: true,
@@ -52,6 +61,7 @@ impl Simulator {
             libertai: url("libertai"),
             http,
             presses: Mutex::default(),
+            patience,
             _process: process,
         }
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{DEADLINE, POLL, Simulator};
+use super::{POLL, Simulator};
 
 /// A user and the private chat with the bot.
 #[derive(Clone, Copy)]
@@ -152,7 +152,7 @@ impl<'a> User<'a> {
     }
 
     async fn waits<T>(&self, caller: &Location<'_>, look: impl Fn(&[Message]) -> Option<T>) -> T {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + self.simulator.patience;
         loop {
             let messages = self.messages().await;
             if let Some(found) = look(&messages) {
