@@ -1,6 +1,6 @@
 # `make` alone lists the targets. CARGO_TARGET_DIR is cargo's own and respected everywhere.
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap build agent demo test e2e e2e-qemu lint generated bench-agent
+.PHONY: help bootstrap build agent demo test e2e e2e-qemu lint generated bench-agent bench-deploy
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,9 +30,12 @@ test: ## Run every test
 	cargo build --workspace --all-targets
 	cargo test --workspace
 
+E2E = baal/e2e,baal-e2e/e2e
 e2e: agent ## Install the agent over SSH on fake VMs (containers with systemd), mend it, attack it
 	scripts/bootstrap e2e
-	cargo test -p baal-e2e --features e2e -- --nocapture
+	@# As for `make test`: the tests start programs of other packages.
+	cargo build --workspace --bins --features $(E2E)
+	cargo test --workspace --features $(E2E) --test deploy --test install --test walls -- --nocapture
 
 e2e-qemu: agent ## Attack it on a real VM with Debian 12's kernel: slow, for releases
 	scripts/bootstrap e2e
@@ -40,12 +43,15 @@ e2e-qemu: agent ## Attack it on a real VM with Debian 12's kernel: slow, for rel
 
 lint: ## Check formatting and lints
 	cargo fmt --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy -p baal-e2e --all-targets --features e2e -- -D warnings
+	cargo clippy --workspace --all-targets --features $(E2E) -- -D warnings
 
 bench-agent: agent ## Measure the agent: start, memory, turns a second, long conversations
 	cargo build --release -p baal-agent-bench
 	"$${CARGO_TARGET_DIR:-target}/release/baal-agent-bench" "$${CARGO_TARGET_DIR:-target}/$(AGENT_TARGET)/agent/baal-agent"
+
+bench-deploy: agent ## Measure how long a machine takes from SSH to a healthy agent over HTTPS
+	scripts/bootstrap e2e
+	cargo bench -p baal --features e2e --bench deploy
 
 generated: ## Write the files that are made from the code
 	cargo build --workspace --bins

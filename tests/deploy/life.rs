@@ -1,0 +1,101 @@
+//! One agent's life, seen from its owner's chat.
+
+use serde_json::json;
+
+use crate::chat::{create, delete, repair, talk};
+use crate::field::Field;
+use crate::machines::Host;
+
+/// Tries to get out of every place into which a personality could be put by mistake.
+const HOSTILE: &str = "You are *Eve* <b>\"'; touch /tmp/pwned; $(touch /tmp/pwned) `touch /tmp/pwned`\n\
+    [Service]\nExecStartPre=/usr/bin/touch /tmp/pwned\nEnvironment=X=%n\n{{env.HOME}} ${HOME} \\x00 EOF\nEOF\n}}'; drop table agents; --";
+
+/// Runs a script on all machines; the agent is on one of them.
+fn everywhere(field: &Field, script: &str) {
+    for host in field.hosts.iter() {
+        host.machine().root(script).unwrap();
+    }
+}
+
+/// Nobody's words became commands.
+fn assert_unharmed(hosts: &[Host]) {
+    for host in hosts {
+        host.machine().root("! ls /tmp/pwned /run/pwned 2>/dev/null").unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_created_heard_changed_mended_moved_and_deleted_from_the_chat() {
+    let field = Field::start(2).await;
+    let stack = &field.stack;
+    let ann = stack.user(1);
+
+    let id = create(stack, &ann, "Ada").await;
+    let card = ann.wait_for(|m| m.text.contains("Ada is ready!")).await;
+    let told = card.edits.to_string();
+    for step in ["machine", "Install"] {
+        assert!(told.contains(step), "the card never told of {step:?}: {told}");
+    }
+    let url: String = stack.sql("select url from agents").await;
+    assert!(url.starts_with("https://") && url.contains(".vm.localhost:"), "{url}");
+    let first = talk(stack, &ann, "the first question").await;
+    assert!(first["messages"][0].to_string().contains("You count."), "{first}");
+
+    // Other words, and the conversation goes on.
+    ann.asks(&format!("/soul {id} {HOSTILE}"), "new personality is written down").await;
+    stack.wait_for_sql("select deployed_version from agents", 2).await;
+    field.rests().await;
+    let second = talk(stack, &ann, "the second question").await;
+    let prompt = second["messages"][0]["content"].as_str().unwrap_or_default();
+    assert!(prompt.contains(HOSTILE), "{prompt}");
+    assert!(second["messages"].to_string().contains("the first question"), "the conversation is lost: {second}");
+    assert_unharmed(&field.hosts);
+
+    ann.says(&format!("/update {id}")).await;
+    stack.wait_for_sql("select deployed_version from agents", 3).await;
+    field.rests().await;
+
+    // What root can break on the machine, and a repair mends, without losing the conversation.
+    for (breakage, question) in [
+        (
+            "systemctl disable --quiet baal-agent.service || true
+             systemctl kill --signal=KILL baal-agent.service || true
+             systemctl stop baal-agent.service || true",
+            "the third question",
+        ),
+        (
+            "echo 'this is { no configuration' >/etc/caddy/Caddyfile; systemctl restart caddy.service || true",
+            "the fourth question",
+        ),
+        (
+            "systemctl stop baal-tools.socket baal-guests.socket || true; rm -f /usr/local/bin/baal-agent",
+            "the fifth question",
+        ),
+    ] {
+        everywhere(&field, breakage);
+        repair(stack, &ann, id).await;
+        field.rests().await;
+        let asked = talk(stack, &ann, question).await;
+        assert!(asked["messages"].to_string().contains("the first question"), "{breakage}: the conversation is lost");
+        assert_unharmed(&field.hosts);
+    }
+    assert_eq!(stack.sql::<i64>("select count(*) from vms").await, 1, "the machine should have been kept");
+
+    // The machine is gone, and the owner is told before they ask.
+    let lost = field.cloud.instances().await.into_iter().find(|i| i.billed).unwrap();
+    field.cloud.fault(json!({"kind": "dead", "party": lost.crn})).await;
+    ann.wait_for(|m| m.text.contains("hasn't answered for a while")).await;
+    repair(stack, &ann, id).await;
+    ann.wait_for(|m| m.text.contains("what it remembered and its files are lost")).await;
+    let asked = talk(stack, &ann, "the sixth question").await;
+    assert!(!asked["messages"].to_string().contains("the first question"), "{asked}");
+    field.cloud.no_faults().await;
+    field.rests().await;
+
+    delete(stack, &ann, id).await;
+    field.rests().await;
+    assert_eq!(stack.sql::<i64>("select count(*) from vms where ended_at is null").await, 0);
+    for instance in field.cloud.instances().await {
+        assert!(instance.status == "forgotten" && instance.execution.is_null(), "{instance:?}");
+    }
+}
