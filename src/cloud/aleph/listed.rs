@@ -27,15 +27,15 @@ fn try_read(message: &Value, address: &str) -> Option<Listed> {
     if !ours || !instance {
         return None;
     }
-    let inline: Value;
-    let content = match text("item_content") {
-        Some(content) if AlephItemHash::from_bytes(content.as_bytes()) != hash => return None,
-        Some(content) => {
-            inline = serde_json::from_str(content).ok()?;
-            &inline
-        }
-        None => message.get("content")?,
+    // Ours always have their content inline. Of another one nothing is believed: no hash here covers what is shown of it.
+    let Some(content) = text("item_content") else {
+        let time = time(message.pointer("/content/time").or_else(|| message.get("time"))?)?;
+        return Some(Listed { item_hash: hash.to_string(), installation: None, vm: None, crn_hash: None, time });
     };
+    if AlephItemHash::from_bytes(content.as_bytes()) != hash {
+        return None;
+    }
+    let content: Value = serde_json::from_str(content).ok()?;
     let mark = |key| content.pointer("/metadata")?.get(key)?.as_str().and_then(|id| Uuid::parse_str(id).ok());
     let crn_hash = content.pointer("/requirements/node/node_hash").and_then(Value::as_str).map(str::to_owned);
     Some(Listed {
@@ -88,6 +88,24 @@ mod tests {
         for metadata in [json!(null), json!([]), json!({"baal_installation": 7}), json!({"baal_installation": "x"})] {
             let read = read(&message(&json!({"time": 1, "metadata": metadata})), ADDRESS).unwrap();
             assert_eq!((read.installation, read.vm), (None, None));
+        }
+    }
+
+    #[test]
+    fn what_no_hash_covers_is_nobodys_of_ours_whatever_mark_it_shows() {
+        let content = json!({
+            "time": 1_700_000_000, "metadata": {"baal_installation": Uuid::from_u128(1), "baal_vm": Uuid::from_u128(2)},
+            "requirements": {"node": {"node_hash": "ab"}},
+        });
+        let made = message(&content);
+        for item_content in [json!(null), json!(7), content.clone()] {
+            let mut shown = made.clone();
+            shown["content"] = content.clone();
+            shown["item_content"] = item_content;
+            let read = read(&shown, ADDRESS).unwrap();
+            assert_eq!((read.installation, read.vm, read.crn_hash), (None, None, None));
+            assert_eq!(read.item_hash, made["item_hash"].as_str().unwrap());
+            assert_eq!(read.time.timestamp(), 1_700_000_000);
         }
     }
 
