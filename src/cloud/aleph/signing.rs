@@ -1,7 +1,7 @@
 //! The headers by which a compute node knows us (aleph-vm, `orchestrator/views/authentication.py`; the official crate makes
 //! the same ones, but only within its own calls).
 //!
-//! `X-SignedPubKey`: an ephemeral P-256 key as a JWK, signed by the account (EIP-191 over the payload's bytes), for a day.
+//! `X-SignedPubKey`: an ephemeral P-256 key as a JWK, signed by the account (EIP-191 over the payload's bytes), for ten minutes.
 //! `X-SignedOperation`: time, method, path (without query) and domain (the node's host name), signed with that key (ES256,
 //! 64 bytes). Both are JSON with payload and signature in hexadecimal. A clock that is two minutes off breaks them.
 
@@ -20,8 +20,8 @@ use super::{Aleph, AlephError};
 pub(super) const KEY_HEADER: &str = "X-SignedPubKey";
 /// Name of the header with the operation.
 pub(super) const OPERATION_HEADER: &str = "X-SignedOperation";
-/// How long an ephemeral key would be taken. It is used once.
-const KEY_LIFE: TimeDelta = TimeDelta::hours(24);
+/// How long an ephemeral key would be taken. It is used once; the rest is for clocks that differ.
+const KEY_LIFE: TimeDelta = TimeDelta::minutes(10);
 
 /// The headers of one request.
 pub(super) struct Signed {
