@@ -5,6 +5,7 @@
 //! (a signed message that nobody posted is nothing); a kill after it leaves a job that knows its machine. A machine taken
 //! from the pool is the agent's from that commit on.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use sqlx::PgConnection;
@@ -41,6 +42,16 @@ enum Plan {
 
 /// What the rows said to it: the job went on, or there is room for another machine.
 type Settled = ControlFlow<Option<Job>>;
+
+/// Machines that are not certainly gone, by the hash of the compute node that they are on.
+async fn ours(conn: &mut PgConnection) -> sqlx::Result<HashMap<String, i64>> {
+    let counts: Vec<(String, i64)> = sqlx::query_as(
+        "select crn_hash, count(*) from vms where ended_at is null and crn_hash is not null group by crn_hash",
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(counts.into_iter().collect())
+}
 
 impl Turn<'_> {
     /// The machine that there is, or one from the pool, or a new one, or a place in the waiting list.
@@ -89,19 +100,17 @@ impl Turn<'_> {
         })
     }
 
-    /// A signed message for an instance on the best node that did not fail lately. Nothing is sent but questions.
+    /// A signed message for an instance on one of the best nodes that did not fail lately. Nothing is sent but questions.
     async fn compose(&self) -> Result<Plan, JobError> {
         let aleph = self.app.aleph.as_ref().ok_or_else(|| JobError::not_ours(CloudKind::Aleph))?;
         let funds = aleph.funds().await?;
         // Whoever cannot pay for one cannot pay for any; the sum is known under the lock.
         funds.check(1)?;
-        let (avoid, installation) = {
+        let (avoid, ours, installation) = {
             let mut conn = self.app.db.acquire().await?;
-            (places::avoided(&mut conn).await?, vms::installation_id(&mut conn).await?)
+            (places::avoided(&mut conn).await?, ours(&mut conn).await?, vms::installation_id(&mut conn).await?)
         };
-        let candidates = aleph.candidates(&avoid).await?;
-        let seen = candidates.len();
-        let node = candidates.into_iter().next().ok_or(crate::cloud::aleph::AlephError::NoNode { seen })?;
+        let node = aleph.draw(&avoid, &ours, rand::random()).await?;
         let vm = Uuid::new_v4();
         let instance = aleph.compose(&node, installation, vm).await?;
         info!(job.id = %self.job.claim.job_id, vm.id = %vm, vm.hash = instance.item_hash, crn.hash = node.hash, crn.url = node.url, "an instance is composed");

@@ -2,7 +2,7 @@
 //! word in it is a stranger's.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use serde::Deserialize;
@@ -20,6 +20,13 @@ const DISK_RESERVE: u64 = 5 << 10;
 const CPU_SHARE: f64 = 0.6;
 /// Nodes whose load differs by less than this count as alike, and their score decides: loads change faster than the list.
 const BAND: f64 = 0.05;
+/// The band from which on a node is full.
+const FULL: u64 = 20;
+/// A node of a lower score is not fit. Scores are from 0 to 1 and given by the network's own measurements, not by the node;
+/// below this one it pays an operator no rewards (aleph-docs, `nodes/reliability/rewards.md`).
+const LOWEST_SCORE: f64 = 0.2;
+/// Among so many of the best it is drawn: the load is what a node says of itself, and whoever says 0 must not get everything.
+const DRAWN_FROM: usize = 5;
 /// What is kept of a node's name, in characters.
 const NAME: usize = 64;
 
@@ -82,7 +89,23 @@ impl Aleph {
     pub async fn candidates(&self, avoid: &HashSet<String>) -> Result<Vec<Crn>, AlephError> {
         let entries = self.nodes().await?;
         let fit = choose(&entries, self.size, self.allow_private, avoid);
-        if fit.is_empty() { Err(AlephError::NoNode { seen: entries.len() }) } else { Ok(fit) }
+        if fit.is_empty() {
+            return Err(AlephError::NoNode { seen: entries.len() });
+        }
+        Ok(fit.into_iter().map(|(_, crn)| crn).collect())
+    }
+
+    /// The node for the next instance: drawn among the best of those that are fit and not in `avoid`, of which those come first
+    /// that have the fewest machines of ours. `ours` has their number by node hash; `random` is any number.
+    pub async fn draw(
+        &self,
+        avoid: &HashSet<String>,
+        ours: &HashMap<String, i64>,
+        random: u64,
+    ) -> Result<Crn, AlephError> {
+        let entries = self.nodes().await?;
+        let fit = choose(&entries, self.size, self.allow_private, avoid);
+        draw(fit, ours, random).ok_or(AlephError::NoNode { seen: entries.len() })
     }
 
     /// The node of this hash, fit or not; none if it is not in the list, or at an address where we would not go.
@@ -111,7 +134,7 @@ fn find(entries: &[Value], hash: &str, allow_private: bool) -> Option<Crn> {
 }
 
 /// The nodes that are fit, best first. Entries that cannot be read are passed over.
-fn choose(entries: &[Value], size: Size, allow_private: bool, avoid: &HashSet<String>) -> Vec<Crn> {
+fn choose(entries: &[Value], size: Size, allow_private: bool, avoid: &HashSet<String>) -> Vec<(Rank, Crn)> {
     let mut fit: Vec<_> = entries
         .iter()
         .filter_map(|entry| Entry::deserialize(entry).ok())
@@ -120,7 +143,20 @@ fn choose(entries: &[Value], size: Size, allow_private: bool, avoid: &HashSet<St
         .collect();
     fit.sort_by(|a, b| a.0.cmp(&b.0));
     let mut seen = HashSet::new();
-    fit.into_iter().map(|(_, crn)| crn).filter(|crn| seen.insert(crn.hash.clone())).collect()
+    fit.retain(|(_, crn)| seen.insert(crn.hash.clone()));
+    fit
+}
+
+/// One of the first few that are not full, with the fewest machines of ours; which of several is up to `random`. Where all are
+/// full, the first. `fit` is sorted.
+fn draw(fit: Vec<(Rank, Crn)>, ours: &HashMap<String, i64>, random: u64) -> Option<Crn> {
+    let free = fit.iter().take_while(|((band, ..), _)| *band < FULL).count();
+    let mut few: Vec<Crn> = fit.into_iter().map(|(_, crn)| crn).take(free.clamp(1, DRAWN_FROM)).collect();
+    let of_ours = |crn: &Crn| ours.get(&crn.hash).copied().unwrap_or(0);
+    let fewest = few.iter().map(of_ours).min()?;
+    few.retain(|crn| of_ours(crn) == fewest);
+    let nth = random % u64::try_from(few.len()).ok()?;
+    Some(few.swap_remove(usize::try_from(nth).ok()?))
 }
 
 /// What nodes are sorted by: the band of the load, then the score (in ten-thousandths, the highest first), then the hash, so
@@ -143,7 +179,7 @@ impl Entry {
             return None;
         }
         let url = base(&self.address, allow_private)?;
-        let score = self.score.filter(|score| score.is_finite()).unwrap_or(0.0).clamp(0.0, 1.0);
+        let score = self.score.filter(|score| *score >= LOWEST_SCORE)?.min(1.0);
         let name = clean(self.name.as_deref().unwrap_or_default(), NAME);
         let rank = (whole(usage.load()? / BAND), Reverse(whole(score * 1e4)), self.hash.clone());
         Some((rank, Crn { hash: self.hash.clone(), url, name }))
@@ -235,7 +271,7 @@ mod tests {
     }
 
     fn chosen(entries: &[Value]) -> Vec<String> {
-        choose(entries, SIZE, false, &HashSet::new()).into_iter().map(|crn| crn.name).collect()
+        choose(entries, SIZE, false, &HashSet::new()).into_iter().map(|(_, crn)| crn.name).collect()
     }
 
     #[test]
@@ -290,6 +326,9 @@ mod tests {
             ("/qemu_support", json!(false)),
             ("/qemu_support", json!(null)),
             ("/terms_and_conditions", json!("ab".repeat(32))),
+            ("/score", json!(0.19)),
+            ("/score", json!(-1.0)),
+            ("/score", json!(null)),
             ("/system_usage", json!(null)),
             ("/system_usage/active", json!(false)),
             ("/system_usage/cpu/count", json!(0)),
@@ -303,6 +342,40 @@ mod tests {
         assert_eq!(chosen(&[spoilt("/terms_and_conditions", json!(""))]), ["node 7"]);
         assert_eq!(chosen(&[spoilt("/system_usage/active", json!(null))]), ["node 7"]);
         assert_eq!(chosen(&[spoilt("/system_usage/mem/available_kB", fit_mib(2048 + MEMORY_RESERVE))]), ["node 7"]);
+    }
+
+    /// Nodes of these loads, and which of them are drawn, by all random numbers together.
+    fn drawn(loads: &[f64], ours: &[(u8, i64)]) -> Vec<String> {
+        let nodes: Vec<_> = (1..).zip(loads).map(|(n, load5)| node(n, *load5, 0.9)).collect();
+        let ours = ours.iter().map(|(n, count)| (format!("{n:02x}").repeat(32), *count)).collect();
+        let fit = choose(&nodes, SIZE, false, &HashSet::new());
+        let mut names: Vec<_> =
+            (0..60).filter_map(|random| draw(fit.clone(), &ours, random)).map(|crn| crn.name).collect();
+        assert!(draw(fit, &ours, u64::MAX).is_none_or(|crn| names.contains(&crn.name)));
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    #[test]
+    fn a_node_that_says_it_is_idle_is_one_of_the_few_that_it_is_drawn_from() {
+        let loads = [0.0, 2.0, 2.2, 2.4, 2.6, 2.8, 3.0];
+        assert_eq!(drawn(&loads, &[]), ["node 1", "node 2", "node 3", "node 4", "node 5"]);
+        assert_eq!(drawn(&[], &[]), [""; 0]);
+    }
+
+    #[test]
+    fn of_the_few_those_with_the_fewest_machines_of_ours_come_first() {
+        let loads = [0.0, 2.0, 2.2, 2.4, 2.6, 2.8];
+        assert_eq!(drawn(&loads, &[(1, 1)]), ["node 2", "node 3", "node 4", "node 5"]);
+        assert_eq!(drawn(&loads, &[(1, 3), (2, 1), (3, 2), (4, 1), (5, 7)]), ["node 2", "node 4"]);
+    }
+
+    #[test]
+    fn a_full_node_is_not_drawn_while_another_is_not_full() {
+        // 0.6 × 6 / 4 + 0.4 × 0.5 = 1.1.
+        assert_eq!(drawn(&[0.1, 6.0, 0.2, 6.0], &[(1, 9), (3, 9)]), ["node 1", "node 3"]);
+        assert_eq!(drawn(&[7.0, 6.0], &[(2, 9)]), ["node 2"]);
     }
 
     #[test]
@@ -319,7 +392,7 @@ mod tests {
         let avoid = HashSet::from(["01".repeat(32)]);
         let left = choose(&nodes, SIZE, false, &avoid);
         assert_eq!(left.len(), 1);
-        assert_eq!((left[0].name.as_str(), left[0].url.as_str()), ("node 2", "https://crn2.example.org"));
+        assert_eq!((left[0].1.name.as_str(), left[0].1.url.as_str()), ("node 2", "https://crn2.example.org"));
     }
 
     #[test]
@@ -327,7 +400,7 @@ mod tests {
         let mut near = node(1, 0.1, 0.9);
         near["address"] = json!("http://127.0.0.1:4020/");
         let chosen = choose(&[near], SIZE, true, &HashSet::new());
-        assert_eq!(chosen[0].url, "http://127.0.0.1:4020");
+        assert_eq!(chosen[0].1.url, "http://127.0.0.1:4020");
     }
 
     #[test]
