@@ -1,8 +1,9 @@
 //! Core channel nodes: posting messages, how they stand, which there are. Several are configured: any that answers is believed
 //! in what only makes or reads; what destroys asks all of them, because they disagree at times.
 
-use aleph_sdk::client::{MessageError, MessageFilter, PaginationParams, SortBy, SortOrder};
+use aleph_sdk::client::{MessageFilter, PaginationParams, SortBy, SortOrder};
 use aleph_types::account::Account as _;
+use aleph_types::chain::Address;
 use aleph_types::item_hash::ItemHash;
 use aleph_types::message::{MessageStatus, MessageType};
 use futures_util::future::join_all;
@@ -116,6 +117,14 @@ impl Aleph {
             return Ok(Standing::Unknown);
         }
         standing(&answer.ok(&ccn.name())?).ok_or_else(|| garbled(&ccn.name(), "a message in an unknown state"))
+    }
+
+    /// What an address keeps under a key, as an object with that key: `GET /api/v0/aggregates/{address}.json?keys={key}`.
+    pub(super) async fn aggregate_at(&self, ccn: &Ccn, address: &Address, key: &str) -> Result<Value, AlephError> {
+        let request = self.http.get(&format!("{}/api/v0/aggregates/{address}.json", ccn.url)).query(&[("keys", key)]);
+        let mut answer = send(request, &ccn.name(), self.deadlines.read).await?.ok(&ccn.name())?;
+        let data = answer.get_mut("data").map(Value::take);
+        data.ok_or_else(|| garbled(&ccn.name(), "an aggregate without data"))
     }
 
     /// Of what the nodes that answer say, what leaves most to be done.
@@ -236,33 +245,6 @@ fn worst(said: Vec<Standing>) -> Option<Standing> {
         Standing::Pending => 5,
         Standing::Processed => 6,
     })
-}
-
-/// The official client's errors as ours, without URLs.
-pub(super) fn told(error: MessageError, what: &str) -> AlephError {
-    let status = match &error {
-        MessageError::ApiError { status, .. } => Some(*status),
-        MessageError::HttpError(error) => error.status().map(|status| status.as_u16()),
-        _ => None,
-    };
-    let (what, words) = (what.to_owned(), |error: &MessageError| match error {
-        MessageError::ApiError { body, .. } => clean(body, 300),
-        MessageError::HttpError(error) if error.status().is_some() => String::new(),
-        MessageError::HttpError(error) if error.is_connect() => "no connection".to_owned(),
-        MessageError::HttpError(error) if error.is_timeout() => "no answer in time".to_owned(),
-        MessageError::HttpError(error) if error.is_decode() => "not the JSON that was expected".to_owned(),
-        MessageError::HttpError(_) => "the connection broke".to_owned(),
-        other => clean(&other.to_string(), 300),
-    });
-    let cause = words(&error);
-    match (status, &error) {
-        (Some(status @ (408 | 429 | 500..)), _) => {
-            AlephError::Unreachable { what, cause: format!("status {status} {cause}").trim_end().to_owned() }
-        }
-        (Some(status), _) => AlephError::Refused { what, status, body: cause },
-        (None, MessageError::HttpError(error)) if !error.is_decode() => AlephError::Unreachable { what, cause },
-        _ => AlephError::Garbled { what, cause },
-    }
 }
 
 #[cfg(test)]

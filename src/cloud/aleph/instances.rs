@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use aleph_sdk::aggregate_models::vm_images::{VmImagesAggregate, VmImagesData};
-use aleph_sdk::client::AlephAggregateClient as _;
+use aleph_sdk::aggregate_models::pricing::PRICING_ADDRESS;
+use aleph_sdk::aggregate_models::vm_images::{VM_IMAGES_KEY, VmImagesAggregate, VmImagesData};
 use aleph_sdk::messages::{ForgetBuilder, InstanceBuilder};
 use aleph_types::channel::Channel;
 use aleph_types::item_hash::ItemHash;
@@ -17,8 +17,7 @@ use serde_json::Value;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::ccn::told;
-use super::http::within;
+use super::http::garbled;
 use super::{Aleph, AlephError, Ccn, Crn, Instance};
 use crate::config::Config;
 
@@ -114,8 +113,9 @@ impl Aleph {
     }
 
     async fn images_at(&self, ccn: &Ccn) -> Result<VmImagesAggregate, AlephError> {
-        let images = async { ccn.client.get_vm_images_aggregate().await.map_err(|error| told(error, &ccn.name())) };
-        within(images, &ccn.name(), self.deadlines.read).await
+        // Images and prices are kept by the same address.
+        let images = self.aggregate_at(ccn, &PRICING_ADDRESS, VM_IMAGES_KEY).await?;
+        serde_json::from_value(images).map_err(|error| garbled(&ccn.name(), format!("a list of root images: {error}")))
     }
 }
 

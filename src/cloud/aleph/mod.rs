@@ -13,9 +13,9 @@
 //! - One million credits are one US dollar; an instance needs a day's credits to be accepted.
 //! - A FORGET needs its target processed (or removing); until then it is refused and has to be repeated.
 //!
-//! The official crate makes accounts, messages, hashes and signatures and reads balances and aggregates. Plain requests are
-//! used where it does not do: stored messages are posted byte for byte, answers are read tolerantly (one odd field must not
-//! hide how a message stands), and compute nodes, which anybody runs, get deadlines, size limits and no redirects.
+//! The official crate makes accounts, messages, hashes and signatures. Requests are plain ones: stored messages are posted
+//! byte for byte, answers are read tolerantly (one odd field must not hide how a message stands), and every server, most of
+//! which anybody may run, gets a deadline and a size limit and cannot send us elsewhere.
 
 mod cached;
 mod ccn;
@@ -34,7 +34,6 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
-use aleph_sdk::client::{AlephClient, RetryConfig, TimeoutConfig};
 use aleph_types::account::{Account as _, EvmAccount};
 use aleph_types::chain::Chain;
 use aleph_types::item_hash::ItemHash;
@@ -251,8 +250,6 @@ const DEADLINES: Deadlines =
 struct Ccn {
     /// Base URL without a slash at the end.
     url: String,
-    /// The official crate's client for it.
-    client: AlephClient,
 }
 
 /// The account and its ways to the network; every call has a deadline. `Debug` shows the public half.
@@ -290,7 +287,7 @@ impl Aleph {
         // Neither error is shown: they may tell something of the key.
         let key = hex::decode(key.expose_secret()).ok().context("ALEPH_PRIVATE_KEY is not hexadecimal")?;
         let account = EvmAccount::new(Chain::Ethereum, &key).ok().context("ALEPH_PRIVATE_KEY is not a private key")?;
-        let ccns: Vec<Ccn> = config.aleph_api_urls.iter().map(|url| Ccn::new(url)).collect::<anyhow::Result<_>>()?;
+        let ccns: Vec<_> = config.aleph_api_urls.iter().map(|url| Ccn { url: url.clone() }).collect();
         anyhow::ensure!(!ccns.is_empty(), "ALEPH_API_URL names no core channel node");
         Ok(Self {
             account,
@@ -315,15 +312,6 @@ impl Aleph {
 }
 
 impl Ccn {
-    fn new(url: &str) -> anyhow::Result<Self> {
-        let base = reqwest::Url::parse(url).ok().context("ALEPH_API_URL is not a URL")?;
-        // The jobs try again, and keep count; a client that did so by itself would only look slow.
-        let retries = RetryConfig { max_retries: 0, ..RetryConfig::default() };
-        let timeouts = TimeoutConfig { request_timeout: Some(DEADLINES.post), ..TimeoutConfig::default() };
-        let client = AlephClient::builder(base).retry_config(retries).timeout_config(timeouts).build();
-        Ok(Self { url: url.to_owned(), client })
-    }
-
     /// As errors name it.
     fn name(&self) -> String {
         format!("the core channel node {}", http::host(&self.url))

@@ -8,13 +8,12 @@
 use std::time::Duration;
 
 use aleph_sdk::aggregate_models::pricing::PRICING_ADDRESS;
-use aleph_sdk::client::{AlephAccountClient as _, AlephAggregateClient as _};
 use aleph_types::account::Account as _;
+use reqwest::StatusCode;
 use serde_json::Value;
 use tracing::warn;
 
-use super::ccn::told;
-use super::http::within;
+use super::http::{garbled, send};
 use super::instances::Size;
 use super::{Aleph, AlephError, Ccn, Funds};
 
@@ -69,23 +68,19 @@ impl Aleph {
     }
 
     async fn credits_at(&self, ccn: &Ccn) -> Result<u64, AlephError> {
-        let balance = async {
-            match ccn.client.get_balance(self.account.address()).await {
-                Ok(balance) => Ok(balance.credits),
-                // An address that never had anything is unknown.
-                Err(error) if error.is_not_found() => Ok(0),
-                Err(error) => Err(told(error, &ccn.name())),
-            }
-        };
-        within(balance, &ccn.name(), self.deadlines.read).await
+        let request = self.http.get(&format!("{}/api/v0/addresses/{}/balance", ccn.url, self.account.address()));
+        let answer = send(request, &ccn.name(), self.deadlines.read).await?;
+        // An address that never had anything is unknown.
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(0);
+        }
+        let balance = answer.ok(&ccn.name())?;
+        let credits = balance.get("credit_balance").and_then(Value::as_u64);
+        credits.ok_or_else(|| garbled(&ccn.name(), "a balance without credits"))
     }
 
     async fn pricing_at(&self, ccn: &Ccn) -> Result<Value, AlephError> {
-        let pricing = async {
-            let pricing = ccn.client.get_aggregate::<Value>(&PRICING_ADDRESS, "pricing").await;
-            pricing.map_err(|error| told(error, &ccn.name()))
-        };
-        within(pricing, &ccn.name(), self.deadlines.read).await
+        self.aggregate_at(ccn, &PRICING_ADDRESS, "pricing").await
     }
 }
 

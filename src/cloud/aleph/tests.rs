@@ -470,6 +470,24 @@ async fn funds_are_the_balance_and_the_listed_price() {
 }
 
 #[tokio::test]
+async fn a_balance_or_price_without_an_end_or_from_elsewhere_is_none() {
+    let rich = Server::saying(200, json!({"credit_balance": 3_000_000})).await;
+    let elsewhere = rich.url.clone();
+    let redirects = Server::new(move |_| Some((307, elsewhere.clone()))).await;
+    let endless =
+        Server::new(|_| Some((200, format!("{{\"credit_balance\": 1, \"x\": \"{}\"}}", "x".repeat(http::ANSWER)))))
+            .await;
+    let nonsense = Server::saying(200, json!({"credit_balance": "many"})).await;
+    for bad in [&redirects, &endless, &nonsense] {
+        assert!(aleph(&[bad]).funds().await.is_err());
+        assert!(aleph(&[bad]).hourly().await.is_err());
+    }
+    assert!(rich.seen().is_empty());
+    let funds = aleph(&[&endless, &rich]).funds().await.unwrap();
+    assert_eq!((funds.credits, funds.hourly), (3_000_000, 14_250));
+}
+
+#[tokio::test]
 async fn the_image_is_the_networks_debian_12_or_the_known_one() {
     let other = "11".repeat(32);
     let images = json!({"data": {"vm-images": {"rootfs": {"debian12": {"hash": other, "display_name": "Debian 12"}}}}});
@@ -491,7 +509,7 @@ async fn the_image_is_the_networks_debian_12_or_the_known_one() {
 #[tokio::test]
 async fn candidates_come_from_the_list_of_nodes() {
     let node = json!({
-        "hash": "cd".repeat(32), "name": "n", "address": "http://127.0.0.1:4/", "ipv6_check": {"host": true, "vm": true},
+        "hash": "cd".repeat(32), "name": "n", "address": "http://127.0.0.1:4/", "score": 0.9, "ipv6_check": {"host": true, "vm": true},
         "qemu_support": true, "system_usage": {"cpu": {"count": 8, "load_average": {"load5": 0.1}},
         "mem": {"total_kB": 1 << 25, "available_kB": 1 << 24}, "disk": {"available_kB": 1 << 30}},
     });
