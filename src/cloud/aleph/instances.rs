@@ -13,6 +13,7 @@ use aleph_types::message::execution::environment::{HostRequirements, Hypervisor,
 use aleph_types::message::execution::volume::PersistentVolumeSize;
 use aleph_types::message::pending::PendingMessage;
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use serde_json::Value;
 use tracing::warn;
 use uuid::Uuid;
@@ -49,7 +50,7 @@ impl Aleph {
     /// A signed message for a new instance on this node. Nothing is sent.
     pub async fn compose(&self, crn: &Crn, installation: Uuid, vm: Uuid) -> Result<Instance, AlephError> {
         let image = self.image().await.unwrap_or_else(|error| {
-            warn!(%error, "the list of root images could not be read; the one known here is used");
+            warn!(%error, "the network does not say for certain which root image to use; the one known here is used");
             fallback_image()
         });
         self.compose_with(image, crn, installation, vm)
@@ -98,16 +99,29 @@ impl Aleph {
         as_posted(&message)
     }
 
-    /// Debian 12's root image as the network lists it, an hour old at most.
+    /// Debian 12's root image as the network lists it, an hour old at most. Whoever chooses the image owns the machine, so one
+    /// core channel node's word is not enough where there are several.
     pub(super) async fn image(&self) -> Result<ItemHash, AlephError> {
         if let Some(image) = self.image.get(IMAGE_AGE) {
             return Ok(image);
         }
-        let images = self.first(|ccn| self.images_at(ccn)).await?;
-        let image = debian(&images.vm_images).ok_or_else(|| AlephError::Garbled {
-            what: "the list of root images".into(),
-            cause: "it has no Debian 12".into(),
-        })?;
+        let (mut said, mut failed) = (Vec::new(), None);
+        for images in join_all(self.ccns.iter().map(|ccn| self.images_at(ccn))).await {
+            match images {
+                Ok(images) => said.push(debian(&images.vm_images)),
+                Err(error) => {
+                    warn!(%error, "a core channel node does not say which root images there are");
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        let what = "the list of root images";
+        let image = match (agreed(&said, self.ccns.len()), failed) {
+            (Some(image), _) => image,
+            (None, Some(error)) => return Err(error),
+            (None, None) if said.iter().all(Option::is_none) => return Err(garbled(what, "it has no Debian 12")),
+            (None, None) => return Err(garbled(what, "core channel nodes name different images of Debian 12")),
+        };
         self.image.set(image.clone());
         Ok(image)
     }
@@ -122,6 +136,14 @@ impl Aleph {
 /// Debian 12's root image where the network does not say: the `vm-images` aggregate of November 2026.
 pub(super) fn fallback_image() -> ItemHash {
     aleph_types::item_hash!("b6ff5c3a8205d1ca4c7c3369300eeafff498b558f71b851aa2114afd0a532717")
+}
+
+/// The image that all core channel nodes that answered name. Another than the one known here needs a second that says so,
+/// where so many are `configured`.
+fn agreed(said: &[Option<ItemHash>], configured: usize) -> Option<ItemHash> {
+    let image = said.first()?.as_ref()?;
+    let enough = *image == fallback_image() || said.len() >= configured.min(2);
+    (enough && said.iter().all(|other| other.as_ref() == Some(image))).then(|| image.clone())
 }
 
 fn channel() -> Channel {
@@ -161,6 +183,27 @@ mod tests {
                 name: {"hash": hash, "display_name": "Debian 12 (Bookworm)"},
             }));
             assert_eq!(debian(&images).unwrap().to_string(), hash);
+        }
+    }
+
+    #[test]
+    fn an_image_that_is_not_known_here_needs_the_word_of_all_and_of_two_if_there_are_two() {
+        let image = |byte: &str| Some(ItemHash::try_from(byte.repeat(32).as_str()).unwrap());
+        let (one, other, known) = (image("11"), image("22"), Some(fallback_image()));
+        for (said, configured, expected) in [
+            (vec![one.clone()], 1, &one),
+            (vec![one.clone()], 2, &None),
+            (vec![one.clone(), one.clone()], 2, &one),
+            (vec![one.clone(), one.clone()], 3, &one),
+            (vec![one.clone(), other.clone()], 2, &None),
+            (vec![one.clone(), one.clone(), other.clone()], 3, &None),
+            (vec![one.clone(), None], 2, &None),
+            (vec![None, one.clone()], 2, &None),
+            (vec![known.clone()], 2, &known),
+            (vec![known.clone(), one.clone()], 2, &None),
+            (vec![], 1, &None),
+        ] {
+            assert_eq!(agreed(&said, configured), *expected, "{said:?} of {configured}");
         }
     }
 

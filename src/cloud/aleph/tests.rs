@@ -490,8 +490,11 @@ async fn a_balance_or_price_without_an_end_or_from_elsewhere_is_none() {
 #[tokio::test]
 async fn the_image_is_the_networks_debian_12_or_the_known_one() {
     let other = "11".repeat(32);
-    let images = json!({"data": {"vm-images": {"rootfs": {"debian12": {"hash": other, "display_name": "Debian 12"}}}}});
-    let ccn = Server::saying(200, images).await;
+    let rootfs = async |hash: &str| {
+        let debian = json!({"hash": hash, "display_name": "Debian 12"});
+        Server::saying(200, json!({"data": {"vm-images": {"rootfs": {"debian12": debian}}}})).await
+    };
+    let ccn = rootfs(&other).await;
     let image = async |aleph: &Aleph| {
         let made = instance(aleph, ccn.crn()).await;
         let content: Value = serde_json::from_str(made.message["item_content"].as_str().unwrap()).unwrap();
@@ -503,7 +506,11 @@ async fn the_image_is_the_networks_debian_12_or_the_known_one() {
     assert_eq!(ccn.seen().len(), 1, "the image is kept");
     for bad in [Server::hanging().await, Server::saying(200, json!({"data": {}})).await] {
         assert_eq!(image(&hasty(&[&bad])).await, HASH);
+        assert_eq!(image(&hasty(&[&ccn, &bad])).await, HASH, "one word of two is not enough");
     }
+    let (known, same) = (rootfs(HASH).await, rootfs(&other).await);
+    assert_eq!(image(&aleph(&[&ccn, &known])).await, HASH);
+    assert_eq!(image(&aleph(&[&ccn, &same])).await, other);
 }
 
 #[tokio::test]
