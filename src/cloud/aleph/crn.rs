@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tracing::info;
 
-use super::http::{Answer, clean, excerpt, garbled, host, send};
+use super::http::{Answer, NODE_ANSWER, clean, excerpt, host, send_for};
 use super::nodes::is_public;
 use super::signing::{KEY_HEADER, OPERATION_HEADER};
 use super::{Aleph, AlephError, Crn, Execution, Instance, gateway};
@@ -86,14 +86,14 @@ impl Aleph {
         let signed = self.sign(&instance.crn.url, "POST", &path)?;
         let request = self.http.post(&format!("{}{path}", instance.crn.url));
         let request = request.header(KEY_HEADER, signed.key).header(OPERATION_HEADER, signed.operation);
-        send(request, &name(&instance.crn), self.deadlines.operate).await
+        send_for(request, &name(&instance.crn), self.deadlines.operate, NODE_ANSWER).await
     }
 
     async fn notify(&self, instance: &Instance) -> Result<(), AlephError> {
         let what = name(&instance.crn);
         let request = self.http.post(&format!("{}/control/allocation/notify", instance.crn.url));
         let request = request.json(&json!({ "instance": instance.item_hash }));
-        let answer = send(request, &what, self.deadlines.operate).await?;
+        let answer = send_for(request, &what, self.deadlines.operate, NODE_ANSWER).await?;
         let said: Option<Value> = serde_json::from_slice(&answer.body).ok();
         let successful = said.as_ref().and_then(|said| said.get("successful")).and_then(Value::as_bool);
         match (answer.status.as_u16(), successful) {
@@ -110,20 +110,19 @@ impl Aleph {
 
     async fn seen(&self, instance: &Instance) -> Result<Seen, AlephError> {
         let what = name(&instance.crn);
-        let list = |path| self.http.get(&format!("{}{path}", instance.crn.url));
-        let answer = send(list("/v2/about/executions/list"), &what, self.deadlines.read).await?;
+        let list = |path| {
+            let request = self.http.get(&format!("{}{path}", instance.crn.url));
+            send_for(request, &what, self.deadlines.read, NODE_ANSWER)
+        };
+        let answer = list("/v2/about/executions/list").await?;
         // The older list has only what runs, and no ports: enough to know that something is gone.
         let old = answer.status == StatusCode::NOT_FOUND;
-        let answer = if old { send(list("/about/executions/list"), &what, self.deadlines.read).await? } else { answer };
-        let executions = answer.ok(&what)?;
-        if !executions.is_object() {
-            return Err(garbled(&what, "a list of executions that is none"));
-        }
-        let execution = executions.get(&instance.item_hash).filter(|execution| !execution.is_null());
-        Ok(match execution {
-            None => Seen::Absent,
-            Some(_) if old => Seen::Running(None),
-            Some(execution) => seen(execution, self.allow_private),
+        let answer = if old { list("/about/executions/list").await? } else { answer };
+        let execution = answer.only(&instance.item_hash, &what)?;
+        Ok(match &execution {
+            Value::Null => Seen::Absent,
+            _ if old => Seen::Running(None),
+            execution => seen(execution, self.allow_private),
         })
     }
 }

@@ -1,10 +1,14 @@
 //! Requests to servers that may hang, lie or never stop talking: a deadline over everything, a limit on the answer's size, no
 //! redirects, and errors without URLs.
 
+use std::borrow::Cow;
 use std::error::Error as _;
+use std::fmt;
 use std::time::Duration;
 
 use reqwest::{Client, RequestBuilder, StatusCode};
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::AlephError;
@@ -13,6 +17,8 @@ use super::AlephError;
 const CONNECT: Duration = Duration::from_secs(8);
 /// What an answer may weigh, in bytes, where nothing else is said.
 pub(super) const ANSWER: usize = 8 << 20;
+/// What an answer of a compute node may weigh, in bytes.
+pub(super) const NODE_ANSWER: usize = 1 << 20;
 /// How much of an answer goes into an error, in characters.
 const EXCERPT: usize = 300;
 
@@ -42,13 +48,23 @@ impl Http {
 
 /// Sends a request and reads the whole answer, of at most [`ANSWER`] bytes, within `deadline`. `what` names the server in errors.
 pub(super) async fn send(request: RequestBuilder, what: &str, deadline: Duration) -> Result<Answer, AlephError> {
+    send_for(request, what, deadline, ANSWER).await
+}
+
+/// The same for an answer of at most `limit` bytes.
+pub(super) async fn send_for(
+    request: RequestBuilder,
+    what: &str,
+    deadline: Duration,
+    limit: usize,
+) -> Result<Answer, AlephError> {
     let all = async {
         let mut response = request.send().await.map_err(|e| unreachable(what, e))?;
         let status = response.status();
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(what, e))? {
-            if body.len() + chunk.len() > ANSWER {
-                return Err(garbled(what, format!("the answer is larger than {ANSWER} bytes")));
+            if body.len() + chunk.len() > limit {
+                return Err(garbled(what, format!("the answer is larger than {limit} bytes")));
             }
             body.extend_from_slice(&chunk);
         }
@@ -75,6 +91,17 @@ impl Answer {
         serde_json::from_slice(&self.body).map_err(|e| garbled(what, format!("not JSON ({e})")))
     }
 
+    /// Of a 200 with a JSON object the value under this key, null where it is not there; otherwise an error. Nothing is made
+    /// of the other values, of which a stranger may send many.
+    pub(super) fn only(&self, key: &str, what: &str) -> Result<Value, AlephError> {
+        if self.status != StatusCode::OK {
+            return Err(self.refusal(what));
+        }
+        let mut json = serde_json::Deserializer::from_slice(&self.body);
+        let value = Only(key).deserialize(&mut json).and_then(|value| json.end().map(|()| value));
+        value.map_err(|e| garbled(what, format!("not the JSON that was expected ({e})")))
+    }
+
     /// The answer as an error. A server that is overloaded or broken may do better later; other refusals stay.
     pub(super) fn refusal(&self, what: &str) -> AlephError {
         let (what, status) = (what.to_owned(), self.status.as_u16());
@@ -89,6 +116,37 @@ impl Answer {
     /// JSON of a 200, otherwise an error.
     pub(super) fn ok(&self, what: &str) -> Result<Value, AlephError> {
         if self.status == StatusCode::OK { self.json(what) } else { Err(self.refusal(what)) }
+    }
+}
+
+/// Reads an object's value under this key.
+struct Only<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for Only<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Only<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut found = Value::Null;
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            if key == self.0 {
+                found = map.next_value()?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -129,5 +187,33 @@ pub(super) fn host(url: &str) -> String {
         Some((host, Some(port))) => format!("{host}:{port}"),
         Some((host, None)) => host.to_owned(),
         None => "without a name".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn only(status: StatusCode, body: &str) -> Result<Value, AlephError> {
+        Answer { status, body: body.into() }.only("b", "the node")
+    }
+
+    #[test]
+    fn of_an_object_only_what_is_asked_for_is_read() {
+        let read = |body| only(StatusCode::OK, body).unwrap();
+        assert_eq!(read(r#"{"a": [[1]], "b": {"c": 1}, "d": null}"#), json!({"c": 1}));
+        assert_eq!(read(r#"{"\u0062": 2, "\"": 3}"#), json!(2));
+        assert_eq!(read(r#"{"a": 1}"#), Value::Null);
+        assert_eq!(read("{}"), Value::Null);
+    }
+
+    #[test]
+    fn what_is_no_object_or_only_begins_as_one_is_an_error() {
+        for body in ["", "[]", "7", "null", r#"{"b": 1"#, r#"{"b": 1} x"#, r#"{"b": 1, "a": tru}"#, "<html>"] {
+            assert!(matches!(only(StatusCode::OK, body), Err(AlephError::Garbled { .. })), "{body}");
+        }
+        assert!(matches!(only(StatusCode::FORBIDDEN, r#"{"b": 1}"#), Err(AlephError::Refused { status: 403, .. })));
     }
 }

@@ -207,6 +207,17 @@ async fn an_answer_without_an_end_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_node_that_talks_for_long_is_cut_off_sooner() {
+    let endless = Server::new(|_| Some((200, format!("{{\"x\": \"{}\"}}", "x".repeat(http::NODE_ANSWER))))).await;
+    let aleph = aleph(&[]);
+    let made = instance(&aleph, endless.crn()).await;
+    let errors = [aleph.start(&made).await.err(), aleph.execution(&made).await.err(), aleph.erase(&made).await.err()];
+    for error in errors {
+        assert!(error.as_ref().is_some_and(|error| error.to_string().contains("larger than")), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn every_standing_is_understood_and_404_means_unknown() {
     for (name, expected) in [
         ("pending", Standing::Pending),
