@@ -1,7 +1,7 @@
 //! What may be done with agents: the one place where the bot and the REST API get their checks and their words.
 //!
 //! Every function writes within the caller's transaction. After the commit of those that may start a job ([`create`],
-//! [`delete`], [`retry`], [`change`], [`update`], [`repair`]) wake [`Queue::Jobs`](crate::wake::Queue) and
+//! [`delete`], [`retry`], [`change`], [`update`], [`repair`], [`begin_anew`]) wake [`Queue::Jobs`](crate::wake::Queue) and
 //! [`Queue::Outbox`](crate::wake::Queue). An error leaves the transaction usable
 //! (but for [`ServiceError::Database`]): nothing is written before all checks have passed.
 
@@ -11,12 +11,13 @@ use sqlx::PgConnection;
 
 use super::model::{Agent, Status};
 use super::store;
-pub use super::upkeep::{Change, Changed, TakenUp, change, repair, retry, standing, standings, update};
+pub use super::upkeep::{Change, Changed, TakenUp, begin_anew, change, repair, retry, standing, standings, update};
 pub use super::validate::{NAME_CHARACTERS, PROMPT_BYTES, validate_model, validate_name, validate_prompt};
 use crate::app::App;
 use crate::config::Visibility;
 use crate::jobs;
 use crate::jobs::model::Kind;
+use crate::vault::Vault;
 
 /// Why nothing was done, in words for the user who asked.
 #[derive(Debug, thiserror::Error)]
@@ -103,10 +104,14 @@ pub async fn create(conn: &mut PgConnection, app: &App, new: NewAgent) -> Result
     // Counted under a lock: two requests at once must not both see the last free place.
     store::lock_owner(conn, new.owner_id).await?;
     slots(conn, app, new.owner_id).await?.check()?;
-    let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-    let agent = store::insert(conn, &new, &app.config.vault.encrypt(secret.as_bytes())).await?;
+    let agent = store::insert(conn, &new, &new_secret(&app.config.vault)).await?;
     jobs::start(conn, Kind::Provision, &agent).await?;
     Ok(agent)
+}
+
+/// A new bearer secret for an agent, as the Fernet token in its row.
+pub fn new_secret(vault: &Vault) -> Vec<u8> {
+    vault.encrypt(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()).as_bytes())
 }
 
 /// The user's agents, but for deleted ones, oldest first.

@@ -48,6 +48,11 @@ pub struct Deployment {
 }
 
 impl Live {
+    /// Whether it takes away what there is.
+    pub fn is_undoing(&self) -> bool {
+        matches!(self.step.as_str(), "stop" | "remove" | "end")
+    }
+
     /// What is being done, after "Ada is": `being repaired (installing it)`.
     pub fn doing(&self) -> String {
         if let Some(place) = self.place {
@@ -155,6 +160,12 @@ mod tests {
         assert_eq!(doing("repair", "install", None), "being repaired (installing it)");
         assert_eq!(doing("provision", "place", Some(3)), "waiting for a free machine, number 3 in line");
         assert_eq!(doing("transmogrify", "warp", None), "being worked at (working at it)");
+    }
+
+    #[test]
+    fn what_is_cleared_away_takes_up_no_change() {
+        let is_undoing = |step: &str| Live { kind: "provision".into(), step: step.into(), place: None }.is_undoing();
+        assert!(is_undoing("stop") && is_undoing("remove") && !is_undoing("install") && !is_undoing("warp"));
     }
 
     #[test]

@@ -109,13 +109,24 @@ pub async fn has_machine(conn: &mut PgConnection, id: i64) -> sqlx::Result<bool>
         .await
 }
 
-/// Changes the status; what is not running has no address.
+/// Changes the status; what is not running has no address, and nobody probes it.
 pub async fn set_status(conn: &mut PgConnection, id: i64, status: Status) -> sqlx::Result<()> {
-    sqlx::query("update agents set status = $2, url = case when $2 = 'running' then url end where id = $1")
-        .bind(id)
-        .bind(status.as_str())
-        .execute(conn)
-        .await?;
+    sqlx::query(
+        "update agents set status = $2, url = case when $2 = 'running' then url end,
+                health_failures = case when $2 = 'running' then health_failures else 0 end,
+                unwell_since = case when $2 = 'running' then unwell_since end where id = $1",
+    )
+    .bind(id)
+    .bind(status.as_str())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// From now on it asks this of its callers; `sealed_secret` is the Fernet token of the bearer secret. For an agent that is on
+/// no machine.
+pub async fn set_secret(conn: &mut PgConnection, id: i64, sealed_secret: &[u8]) -> sqlx::Result<()> {
+    sqlx::query("update agents set secret = $2 where id = $1").bind(id).bind(sealed_secret).execute(conn).await?;
     Ok(())
 }
 
@@ -160,6 +171,12 @@ pub async fn restore_deployed(conn: &mut PgConnection, id: i64) -> sqlx::Result<
 /// This version is what runs, though nobody installed it anew.
 pub async fn set_deployed(conn: &mut PgConnection, id: i64, version: i32) -> sqlx::Result<()> {
     sqlx::query("update agents set deployed_version = $2 where id = $1").bind(id).bind(version).execute(conn).await?;
+    Ok(())
+}
+
+/// Nothing of it is anywhere, as its owner wants it: what is set up next is no loss to be told of.
+pub async fn set_undeployed(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
+    sqlx::query("update agents set deployed_version = 0 where id = $1").bind(id).execute(conn).await?;
     Ok(())
 }
 

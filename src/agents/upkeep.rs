@@ -11,6 +11,8 @@ use super::standing::{self, Standing};
 use super::store;
 use super::validate::{validate_model, validate_name, validate_prompt};
 use crate::app::App;
+use crate::cloud::places;
+use crate::cloud::store::{self as vms, Machine};
 use crate::jobs;
 use crate::jobs::model::Kind;
 
@@ -42,7 +44,7 @@ pub enum TakenUp {
     /// The job under way, which sees at its end that something else is wanted by now. With what it is doing, after
     /// "Ada is".
     ByLiveJob(String),
-    /// Nothing yet: the agent does not run. Its repair will.
+    /// Nothing yet: the agent does not run, or is being cleared away after a failure. Its repair will.
     ByRepair,
 }
 
@@ -76,7 +78,7 @@ pub async fn update(conn: &mut PgConnection, _app: &App, owner_id: i64, id: i64)
 }
 
 /// Makes the agent ready again from whatever is left of it, with a new message that shows the progress. What it
-/// remembers is kept, unless its machine is gone or cannot be reached.
+/// remembers is kept, unless its machine is certainly gone.
 ///
 /// Until then it is as one that is being set up: no message reaches it, and its senders are told so.
 pub async fn repair(conn: &mut PgConnection, _app: &App, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
@@ -86,7 +88,39 @@ pub async fn repair(conn: &mut PgConnection, _app: &App, owner_id: i64, id: i64)
             message: format!("{} is {} at the moment. Please wait for that to end.", agent.name, live.doing()),
         });
     }
-    begin(conn, &mut agent, Kind::Repair).await?;
+    // One that never ran and is nowhere is set up like a new one.
+    let never = agent.deployed_version == 0 && !store::has_machine(conn, id).await?;
+    begin(conn, &mut agent, if never { Kind::Provision } else { Kind::Repair }).await?;
+    Ok(agent)
+}
+
+/// Gives a failed agent another machine, though it has one that may hold what it remembers: that one is removed, with all
+/// that is on it. Only ever at its owner's word. A new message shows the progress.
+pub async fn begin_anew(conn: &mut PgConnection, app: &App, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
+    let mut agent = locked(conn, owner_id, id).await?;
+    if let Some(live) = standing::of_one(conn, id).await?.live {
+        return Err(ServiceError::Conflict {
+            message: format!("{} is {} at the moment. Please wait for that to end.", agent.name, live.doing()),
+        });
+    }
+    if agent.status != Status::Failed {
+        return Err(ServiceError::Conflict {
+            message: format!(
+                "{} is running, so nothing was thrown away. /repair {id} mends it and keeps what it remembers.",
+                agent.name
+            ),
+        });
+    }
+    for vm in vms::machines_of(conn, id).await? {
+        vms::retire(conn, vm.id).await?;
+        if let Machine::Aleph(instance) = &vm.machine {
+            let reason = "an owner gave up a machine there that could not be mended";
+            places::avoid(conn, &instance.crn.hash, app.config.crn_avoid, reason).await?;
+        }
+    }
+    store::set_undeployed(conn, id).await?;
+    agent.deployed_version = 0;
+    begin(conn, &mut agent, Kind::Provision).await?;
     Ok(agent)
 }
 
@@ -140,6 +174,8 @@ async fn want(
     let agent = store::want(conn, agent.id, name, prompt, model.unwrap_or(&agent.model)).await?;
     let live = standing::of_one(conn, agent.id).await?.live;
     let taken_up = match (live, agent.status) {
+        // What takes away looks at nothing that is wanted.
+        (Some(live), _) if live.is_undoing() => TakenUp::ByRepair,
         (Some(live), _) => TakenUp::ByLiveJob(live.doing()),
         (None, Status::Running) => {
             jobs::start(conn, Kind::Redeploy, &agent).await?;

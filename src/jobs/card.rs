@@ -9,6 +9,7 @@ use crate::telegram::callback::Press;
 use crate::telegram::markdown::Formatted;
 use crate::telegram::outbox::Call;
 use crate::telegram::text::{Buttons, Place, Text, edit_message, send_message};
+use crate::telegram::texts::BEGIN_ANEW;
 
 /// What the card tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,11 +71,24 @@ pub enum Scene {
         step: Step,
         /// In words for the owner.
         reason: String,
-        /// Whether it was left as it was before, and so may well run.
-        running: bool,
+        /// What is left of it.
+        left: Left,
     },
     /// It was deleted before it was ready.
     Deleted,
+}
+
+/// What is left of an agent that could not be mended or changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It was left as it was before, and so may well run.
+    AsBefore,
+    /// Its machine went out of reach in the middle.
+    Unknown,
+    /// It does not run; what it remembers is on a machine that is kept.
+    Memory,
+    /// Nothing but its name, personality and model.
+    Nothing,
 }
 
 /// How a step goes.
@@ -102,8 +116,9 @@ pub struct Card {
 /// The card of an agent.
 pub fn card(agent: &Agent, scene: &Scene) -> Card {
     let name = &agent.name;
-    let repair_or_delete =
-        || vec![Press::Repair(agent.id).button("🔧 Repair"), Press::Delete(agent.id).button("🗑 Delete")];
+    let (repair, delete) =
+        (|| Press::Repair(agent.id).button("🔧 Repair"), || Press::Delete(agent.id).button("🗑 Delete"));
+    let retry = || Press::Retry(agent.id).button("🔁 Try again");
     let chat_or_manage = || vec![Press::Chat(agent.id).button("💬 Chat"), Press::Manage(agent.id).button("🛠 Manage")];
     match scene {
         Scene::Queued { kind } => build("🤖 ", name, &format!(" is {}…", doing(*kind)), vec![]),
@@ -152,19 +167,32 @@ pub fn card(agent: &Agent, scene: &Scene) -> Card {
                  name, personality and model are kept, so you can try again.",
                 failed_at(*step)
             );
-            let buttons =
-                vec![Press::Retry(agent.id).button("🔁 Try again"), Press::Delete(agent.id).button("🗑 Delete")];
-            build("❌ ", name, &body, buttons)
+            build("❌ ", name, &body, vec![retry(), delete()])
         }
-        Scene::GivenUp { kind, step, reason, running } => {
+        Scene::GivenUp { kind, step, reason, left } => {
             let what = if *kind == Kind::Redeploy { "updated" } else { "repaired" };
-            let left = if *running {
-                "It was left as it was before. If it does not answer, repair it."
-            } else {
-                "It does not run now. What it remembers was left where it is, so you can try to repair it again."
+            let (left, buttons) = match left {
+                Left::AsBefore => {
+                    ("It was left as it was before. If it does not answer, repair it.", vec![repair(), delete()])
+                }
+                Left::Unknown => (
+                    "It may run as before, as you wanted it, or not at all: its machine went out of reach in the middle. \
+                     What it remembers was left alone. Repairing it puts it in order.",
+                    vec![repair(), delete()],
+                ),
+                Left::Memory => (
+                    "It does not run now. Its machine is kept, with what it remembers, so you can try to repair it \
+                     again, also later. Or it begins anew on another machine: then everything it remembers is lost.",
+                    vec![repair(), Press::BeginAnew(agent.id).button(BEGIN_ANEW), delete()],
+                ),
+                Left::Nothing => (
+                    "It does not run now, and its machine is gone, with what it remembered. Its name, personality and \
+                     model are kept, so you can try again.",
+                    vec![retry(), delete()],
+                ),
             };
             let body = format!(" could not be {what}: {reason}.{}\n\n{left}", failed_at(Some(*step)));
-            build("❌ ", name, &body, repair_or_delete())
+            build("❌ ", name, &body, buttons)
         }
         Scene::Deleted => build("🗑 ", name, " was deleted.", vec![]),
     }
@@ -291,20 +319,26 @@ mod tests {
         assert!(text(Scene::Repaired { memory_lost: false }).contains("everything that it knew"));
         let restored = text(Scene::Restored { reason: "the new version did not become healthy".into() });
         assert!(restored.contains("runs again as it did before"), "{restored}");
-        let given_up = |running| {
+    }
+
+    #[test]
+    fn whoever_gives_up_says_what_is_left_and_what_can_be_done() {
+        let given_up = |left| {
             let reason = "its machine does not let us in".to_owned();
-            card(&agent("Ada"), &Scene::GivenUp { kind: Kind::Redeploy, step: Step::Install, reason, running })
+            let card = card(&agent("Ada"), &Scene::GivenUp { kind: Kind::Redeploy, step: Step::Install, reason, left });
+            (card.text.text, serde_json::to_string(&card.buttons).expect("JSON"))
         };
-        assert!(
-            given_up(true)
-                .text
-                .text
-                .contains("could not be updated: its machine does not let us in. (It failed at: Install it.)")
-        );
-        assert!(given_up(true).text.text.contains("left as it was"));
-        assert!(given_up(false).text.text.contains("does not run now"));
-        let buttons = serde_json::to_string(&given_up(false).buttons).expect("JSON");
-        assert!(buttons.contains("repair:5") && buttons.contains("delete:5"), "{buttons}");
+        let has = |(text, buttons): (String, String), words: &str, presses: &[&str]| {
+            assert!(text.contains("could not be updated: its machine does not let us in. (It failed at: Install it.)"));
+            assert!(text.contains(words), "{text}");
+            let all = ["repair:5", "anew:5", "retry:5", "delete:5"];
+            let there: Vec<_> = all.into_iter().filter(|press| buttons.contains(press)).collect();
+            assert_eq!(there, presses, "{words}");
+        };
+        has(given_up(Left::AsBefore), "left as it was before", &["repair:5", "delete:5"]);
+        has(given_up(Left::Unknown), "as you wanted it, or not at all", &["repair:5", "delete:5"]);
+        has(given_up(Left::Memory), "Its machine is kept, with what it remembers", &["repair:5", "anew:5", "delete:5"]);
+        has(given_up(Left::Nothing), "its machine is gone, with what it remembered", &["retry:5", "delete:5"]);
     }
 
     #[test]

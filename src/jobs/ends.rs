@@ -38,10 +38,19 @@ impl Turn<'_> {
             return self.save(Done { next: Step::Place, state, effect: Effect::Nothing }).await;
         };
         let Some(version) = state.version.filter(|version| *version == agent.wanted_version) else {
-            tx.rollback().await?;
             // It does run; what was restored is not what failed any more.
-            let state = State { restored: None, ..state.clone() };
-            return self.save(Done { next: Step::Install, state, effect: Effect::Nothing }).await;
+            let state = State { restored: None, restoring: None, ..state.clone() };
+            if let Some(version) = state.version {
+                // Should what is wanted now not work, this is what it goes back to.
+                agents::store::set_deployed(&mut tx, agent.id, version).await?;
+            }
+            let scene = self.working(Some(vm), Step::Install, &state);
+            self.show(&mut tx, Some(agent), &scene).await?;
+            self.record(&mut tx, None).await?;
+            let job = self.step_to(&mut tx, locked, Step::Install, state, 0).await?;
+            tx.commit().await?;
+            self.app.wake.wake(Queue::Outbox);
+            return Ok(Some(job));
         };
         let protocol = state.protocol.unwrap_or(1);
         agents::store::set_running(&mut tx, agent.id, &url, protocol, version).await?;
@@ -49,6 +58,7 @@ impl Turn<'_> {
             (_, Some(reason)) => Scene::Restored { reason: reason.clone() },
             (Kind::Redeploy, None) => Scene::Updated,
             (Kind::Repair, None) => Scene::Repaired { memory_lost: state.memory_lost },
+            (_, None) if state.memory_lost => Scene::Repaired { memory_lost: true },
             _ => Scene::Ready { bot_username: agents::store::bot_username(&mut tx, agent.bot_id).await? },
         };
         self.show(&mut tx, Some(agent), &scene).await?;

@@ -61,6 +61,16 @@ impl JobError {
         Self::failed(Grade::Machine, reason, source)
     }
 
+    /// The same where nothing can have been changed yet, for the machine was not reached.
+    pub fn before_reaching(self) -> Self {
+        match self {
+            Self::Failed { reason, source, grade: Grade::Passing } => {
+                Self::Failed { reason, source, grade: Grade::Away }
+            }
+            other => other,
+        }
+    }
+
     /// A machine of a cloud that this process has no access to. Whatever removes it tries on, the rest fails.
     pub fn not_ours(cloud: CloudKind) -> Self {
         let cloud = cloud.as_str();
@@ -111,8 +121,8 @@ impl From<SshError> for JobError {
         let (grade, reason) = match &error {
             SshError::Key(_) => (Grade::Last, "this service is not set up rightly; its operators have to look"),
             SshError::Unreachable { .. } | SshError::Refused { .. } => (Grade::Away, "its machine does not let us in"),
-            SshError::Broken(_) => (Grade::Away, "the connection to its machine broke"),
-            SshError::TimedOut { .. } => (Grade::Away, "its machine took too long"),
+            SshError::Broken(_) => (Grade::Passing, "the connection to its machine broke"),
+            SshError::TimedOut { .. } => (Grade::Passing, "its machine took too long"),
             SshError::HostKeyChanged { .. } => (
                 Grade::Foreign,
                 "another machine answers in its place, so nothing was sent to it; the operators of this service have to look",
@@ -128,8 +138,45 @@ impl From<InstallError> for JobError {
         match error {
             InstallError::Ssh(error) => error.into(),
             InstallError::Restored(_) => Self::failed(Grade::Restored, "the new version did not become healthy", error),
-            InstallError::Certificate { .. } => Self::retry("no certificate could be had for its address", error),
+            InstallError::Certificate { ref cause, .. } => {
+                let grade = if is_limit(cause) { Grade::Shared } else { Grade::Passing };
+                Self::failed(grade, "no certificate could be had for its address", error)
+            }
             InstallError::Own(_) => Self::fail("this service is not set up rightly; its operators have to look", error),
         }
+    }
+}
+
+/// Whether an authority gives no more certificates for the moment (RFC 8555, section 6.7).
+fn is_limit(cause: &str) -> bool {
+    let cause = cause.to_ascii_lowercase();
+    ["ratelimited", "rate limit", "too many"].iter().any(|words| cause.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grade(error: JobError) -> Grade {
+        match error {
+            JobError::Failed { grade, .. } => grade,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_connection_that_breaks_tells_nothing_of_what_was_done_before() {
+        let broken = || JobError::from(SshError::Broken("reset".into()));
+        assert_eq!(grade(broken()), Grade::Passing);
+        assert_eq!(grade(broken().before_reaching()), Grade::Away);
+        assert_eq!(grade(JobError::fail("ours", anyhow!("ours")).before_reaching()), Grade::Last);
+    }
+
+    #[test]
+    fn an_authority_that_gives_no_more_certificates_is_not_the_machines_fault() {
+        let certificate =
+            |cause: &str| grade(InstallError::Certificate { name: "a.example".into(), cause: cause.into() }.into());
+        assert_eq!(certificate("429 urn:ietf:params:acme:error:rateLimited"), Grade::Shared);
+        assert_eq!(certificate("connection refused"), Grade::Passing);
     }
 }

@@ -2,21 +2,22 @@
 
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use tracing::{info, warn};
 
-use super::card::Scene;
+use super::card::{Left, Scene};
 use super::error::JobError;
 use super::line;
 use super::model::{Kind, Outcome, State, Step};
 use super::operators;
-use super::saving::Next;
+use super::saving::{Locked, Next};
 use super::store;
 use super::turn::Turn;
 use super::verdict::{Failure, Grade, Verdict, judge};
-use crate::agents::{self, Status};
+use crate::agents::{self, Agent, Status};
 use crate::cloud::aleph::{AlephError, Shortage};
 use crate::cloud::places;
-use crate::cloud::store::{self as vms, Machine};
+use crate::cloud::store::{self as vms, Machine, Vm};
 use crate::wake::Queue;
 
 /// A failed step, in words for the owner and for the log.
@@ -55,9 +56,12 @@ impl Turn<'_> {
             tried: self.job.state.tried,
             fresh: self.job.state.fresh,
             restoring: self.job.state.restored.is_some(),
+            reached: self.job.state.reached,
+            absent: self.job.state.absent,
         };
         match judge(failure, rand::random()) {
             Verdict::Again(wait) => self.postpone(&trouble, failures, wait).await,
+            Verdict::Reach => self.reach_again(&trouble, failures).await,
             Verdict::Undo => self.undo(Some(trouble)).await,
             Verdict::Elsewhere => self.elsewhere(&trouble).await,
             Verdict::Restore => self.restore(&trouble).await,
@@ -91,6 +95,19 @@ impl Turn<'_> {
         tx.commit().await?;
         self.app.wake.wake(Queue::Outbox);
         Ok(None)
+    }
+
+    /// Goes back to where its machine is waited for.
+    async fn reach_again(&self, trouble: &Trouble, failures: i32) -> Next {
+        let mut tx = self.app.db.begin().await?;
+        let locked = self.lock(&mut tx).await?;
+        let scene = self.working(locked.vm.as_ref(), Step::Reach, &self.job.state);
+        self.show(&mut tx, locked.agent.as_ref(), &scene).await?;
+        self.record(&mut tx, Some(&trouble.reason)).await?;
+        let job = self.step_to(&mut tx, locked, Step::Reach, self.job.state.clone(), failures).await?;
+        tx.commit().await?;
+        self.app.wake.wake(Queue::Outbox);
+        Ok(Some(job))
     }
 
     /// Begins to undo what the job made: it failed, or is no longer wanted. A machine from the pool that nothing of the agent
@@ -153,36 +170,46 @@ impl Turn<'_> {
         Ok(Some(job))
     }
 
-    /// What was wanted does not work: wants again what did, as a newer version. Not if something else is wanted by now: that is
-    /// tried instead.
+    /// Whether something else is wanted by now than what this job tried.
+    fn is_outdated(&self, agent: &Agent) -> bool {
+        self.job.state.version.is_some_and(|version| version < agent.wanted_version)
+    }
+
+    /// Tries what is wanted by now instead.
+    async fn try_newer(&self, mut tx: sqlx::Transaction<'static, sqlx::Postgres>, locked: Locked) -> Next {
+        let state = State { version: None, ..self.job.state.clone() };
+        let job = self.step_to(&mut tx, locked, Step::Install, state, 0).await?;
+        tx.commit().await?;
+        Ok(Some(job))
+    }
+
+    /// What was wanted does not work: wants again what did, as a newer version, and installs that: what the machine went back
+    /// to by itself need not be what the rows say. Not if something else is wanted by now: that is tried instead.
     async fn restore(&self, trouble: &Trouble) -> Next {
         let mut tx = self.app.db.begin().await?;
         let locked = self.lock(&mut tx).await?;
+        if locked.job.cancel_requested {
+            tx.rollback().await?;
+            return Ok(Some(locked.job));
+        }
         let agent = locked.agent()?.clone();
-        let state = self.job.state.clone();
-        self.record(&mut tx, Some(&trouble.reason)).await?;
-        if state.version.is_some_and(|version| version < agent.wanted_version) {
-            let job = self.step_to(&mut tx, locked, Step::Install, State { version: None, ..state }, 0).await?;
-            tx.commit().await?;
-            return Ok(Some(job));
+        if self.is_outdated(&agent) {
+            self.record(&mut tx, Some(&trouble.reason)).await?;
+            return self.try_newer(tx, locked).await;
         }
         let Some(version) = agents::store::restore_deployed(&mut tx, agent.id).await? else {
             tx.rollback().await?;
             return self.give_up(trouble).await;
         };
+        self.record(&mut tx, Some(&trouble.reason)).await?;
         warn!(job.id = %self.job.claim.job_id, agent.id, agent.version = version, "going back to what ran before");
-        if trouble.grade == Grade::Restored {
-            agents::store::set_deployed(&mut tx, agent.id, version).await?;
-            let agent = agents::store::get(&mut tx, agent.id).await?;
-            let scene = Scene::Restored { reason: trouble.reason.clone() };
-            self.show(&mut tx, agent.as_ref(), &scene).await?;
-            self.end_job(&mut tx, Outcome::Failed, Some(&trouble.reason)).await?;
-            tx.commit().await?;
-            self.app.wake.wake(Queue::Outbox);
-            return Ok(None);
-        }
-        let restored = Some(trouble.reason.clone());
-        let state = State { version: None, restored, failed_at: Some(self.job.step), ..state };
+        let state = State {
+            version: None,
+            restored: Some(trouble.reason.clone()),
+            restoring: Some(version),
+            failed_at: Some(self.job.step),
+            ..self.job.state.clone()
+        };
         let scene = self.working(locked.vm.as_ref(), Step::Install, &state);
         self.show(&mut tx, locked.agent.as_ref(), &scene).await?;
         let job = self.step_to(&mut tx, locked, Step::Install, state, 0).await?;
@@ -201,18 +228,12 @@ impl Turn<'_> {
             return Ok(Some(locked.job));
         }
         self.record(&mut tx, Some(&trouble.reason)).await?;
-        let mut running = false;
+        if self.job.kind == Kind::Redeploy && locked.agent.as_ref().is_some_and(|agent| self.is_outdated(agent)) {
+            return self.try_newer(tx, locked).await;
+        }
+        let mut left = Left::Nothing;
         if let Some(agent) = &locked.agent {
-            if self.job.kind == Kind::Redeploy && state.restored.is_none() {
-                // Nothing was changed. What is wanted is what runs, so that nobody takes the agent for another.
-                if let Some(version) = agents::store::restore_deployed(&mut tx, agent.id).await? {
-                    agents::store::set_deployed(&mut tx, agent.id, version).await?;
-                    running = agent.status == Status::Running;
-                }
-            }
-            if !running {
-                agents::store::set_status(&mut tx, agent.id, Status::Failed).await?;
-            }
+            left = self.leave(&mut tx, agent, &locked, trouble.grade).await?;
         }
         if let Some(vm) = locked.vm.as_ref().filter(|_| self.job.kind == Kind::Prepare || state.fresh)
             && !vms::release_warm(&mut tx, vm.id).await?
@@ -220,7 +241,7 @@ impl Turn<'_> {
             vms::retire(&mut tx, vm.id).await?;
         }
         let (kind, step) = (self.job.kind, self.job.step);
-        let scene = Scene::GivenUp { kind, step, reason: trouble.reason.clone(), running };
+        let scene = Scene::GivenUp { kind, step, reason: trouble.reason.clone(), left };
         let agent = match self.job.agent_id {
             Some(id) => agents::store::get(&mut tx, id).await?,
             None => None,
@@ -235,5 +256,38 @@ impl Turn<'_> {
         self.app.wake.wake(Queue::Jobs);
         warn!(job.id = %self.job.claim.job_id, job.kind = kind.as_str(), agent.id = self.job.agent_id, "the job failed: {}", trouble.reason);
         Ok(None)
+    }
+
+    /// Writes down what is left of an agent whose job is given up.
+    async fn leave(&self, conn: &mut PgConnection, agent: &Agent, locked: &Locked, grade: Grade) -> sqlx::Result<Left> {
+        let state = &self.job.state;
+        let unreached = matches!(grade, Grade::Away | Grade::Foreign);
+        let url = locked.vm.as_ref().and_then(Vm::url);
+        let left = match (self.job.kind, url) {
+            // The machine says so itself.
+            (Kind::Redeploy | Kind::Repair, Some(url)) if grade == Grade::Restored => {
+                let (protocol, version) = (agent.protocol, agent.deployed_version);
+                agents::store::set_running(conn, agent.id, &url, protocol, version).await?;
+                return Ok(Left::AsBefore);
+            }
+            (Kind::Redeploy, _) if agent.status == Status::Running && !state.reached => Left::AsBefore,
+            (Kind::Redeploy, _) if agent.status == Status::Running && unreached && state.restored.is_none() => {
+                Left::Unknown
+            }
+            _ if locked.vm.is_some() && !state.fresh => Left::Memory,
+            _ => Left::Nothing,
+        };
+        match left {
+            Left::AsBefore => {
+                // What is wanted is what runs, so that nobody takes the agent for another.
+                if let Some(version) = agents::store::restore_deployed(conn, agent.id).await? {
+                    agents::store::set_deployed(conn, agent.id, version).await?;
+                }
+            }
+            // It may run either way: what is wanted stays wanted, for a repair to bring about.
+            Left::Unknown => {}
+            Left::Memory | Left::Nothing => agents::store::set_status(conn, agent.id, Status::Failed).await?,
+        }
+        Ok(left)
     }
 }

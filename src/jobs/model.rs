@@ -177,6 +177,15 @@ pub struct State {
     /// Why the agent goes back to what it was before, in words for the owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restored: Option<String>,
+    /// The version that it goes back to. Once another one is wanted, it is not going back any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restoring: Option<i32>,
+    /// Whether a try of this job may have changed something on a machine that was there before. Saved before that can be.
+    #[serde(skip_serializing_if = "is_false")]
+    pub reached: bool,
+    /// Whether its node once said that it does not have the machine, and was asked for it again: its disk may be a new one.
+    #[serde(skip_serializing_if = "is_false")]
+    pub absent: bool,
     /// The place in the waiting list that its owner was told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<i64>,

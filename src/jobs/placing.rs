@@ -20,6 +20,7 @@ use super::saving::{Locked, Next};
 use super::steps::{Done, Effect};
 use super::store::Job;
 use super::turn::Turn;
+use crate::agents::{self, service};
 use crate::cloud::aleph::{Funds, Instance};
 use crate::cloud::hosts;
 use crate::cloud::local;
@@ -58,7 +59,9 @@ impl Turn<'_> {
     pub async fn place(&self) -> Next {
         if let Some(vm) = self.present().await? {
             let step = self.after(&vm, Step::Place);
-            let fresh = self.job.state.fresh && self.job.state.vm == Some(vm.id);
+            // What nothing of an agent was ever written to has nothing to lose either.
+            let untouched = !vm.touched && vm.machine.cloud() != CloudKind::Local;
+            let fresh = untouched || (self.job.state.fresh && self.job.state.vm == Some(vm.id));
             let state = State { vm: Some(vm.id), fresh, line: None, ..self.job.state.clone() };
             return self.save(Done { next: step, state, effect: Effect::Nothing }).await;
         }
@@ -180,8 +183,14 @@ impl Turn<'_> {
     }
 
     async fn placed(&self, conn: &mut PgConnection, locked: Locked, vm: &Vm, step: Step) -> Result<Job, JobError> {
-        // What is repaired here had a machine before.
-        let memory_lost = self.job.state.memory_lost || self.job.kind == Kind::Repair;
+        // An agent that ever ran had a machine before, and has no other now: its owner is told once it runs again.
+        let memory_lost =
+            self.job.state.memory_lost || locked.agent.as_ref().is_some_and(|agent| agent.deployed_version > 0);
+        if let Some(agent) = &locked.agent {
+            // Machines that it had before know the secret of then, and are not always gone at once.
+            let secret = service::new_secret(&self.app.config.vault);
+            agents::store::set_secret(conn, agent.id, &secret).await?;
+        }
         let state = State { vm: Some(vm.id), fresh: true, memory_lost, line: None, ..self.job.state.clone() };
         let scene = self.working(Some(vm), step, &state);
         self.show(conn, locked.agent.as_ref(), &scene).await?;

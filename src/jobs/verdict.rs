@@ -9,6 +9,8 @@ use crate::config::CloudKind;
 pub const MAX_FAILURES: i32 = 6;
 /// The same where something else can be tried: another machine, or what worked before.
 pub const MAX_FEW_FAILURES: i32 = 3;
+/// The same where the machine cannot be reached and may run as ever: these take some minutes.
+pub const MAX_PATIENT_FAILURES: i32 = 8;
 /// Replicas that may die over a job that makes something before it fails: it may be what kills them.
 pub const MAX_RECLAIMS: i32 = 5;
 /// Machines that one job tries.
@@ -19,14 +21,18 @@ pub const MAX_MACHINES: u32 = 5;
 pub enum Grade {
     /// It may pass.
     Passing,
-    /// The machine could not be reached, so nothing was changed on it; that may pass.
+    /// The machine could not be reached, so this try changed nothing on it; that may pass.
     Away,
     /// It lies in the machine: another may do.
     Machine,
+    /// The machine is certainly gone, with all that was on it: everybody who would know says so.
+    Gone,
     /// Another machine answers than the one that was known.
     Foreign,
     /// What was new is not healthy, and the machine went back by itself to what was there before.
     Restored,
+    /// It lies in something that all machines share: another would fare the same. It may pass.
+    Shared,
     /// Trying again is of no use, here or elsewhere.
     Last,
 }
@@ -50,6 +56,10 @@ pub struct Failure {
     pub fresh: bool,
     /// Whether it is going back to what worked before.
     pub restoring: bool,
+    /// Whether a try of the job may have changed something on a machine that was there before.
+    pub reached: bool,
+    /// Whether its node had lost the machine and was asked for it again.
+    pub absent: bool,
 }
 
 /// What to do about a step that did not succeed.
@@ -57,6 +67,8 @@ pub struct Failure {
 pub enum Verdict {
     /// Try the step again after this wait.
     Again(Duration),
+    /// Wait until the machine can be reached again, and go on from there.
+    Reach,
     /// Undo what was made.
     Undo,
     /// Give the machine up and take another.
@@ -68,35 +80,54 @@ pub enum Verdict {
 }
 
 /// Judges a failure. `jitter` is random in 0..1 and keeps jobs that failed together from coming back together.
+///
+/// A machine that was there before the job holds what its agent remembers. It is given up only when it is certainly gone;
+/// however long it is away, to begin anew elsewhere is its owner's decision.
 pub fn judge(failure: Failure, jitter: f64) -> Verdict {
-    let Failure { kind, cloud, step, failures, grade, tried, fresh, restoring } = failure;
-    // A machine that was there before the job has its agent's memory: it is not thrown away.
+    let Failure { kind, cloud, step, failures, grade, tried, fresh, restoring, reached, absent } = failure;
     let kind = if kind == Kind::Provision && !fresh && step != Step::Place { Kind::Repair } else { kind };
     let replaceable = cloud != CloudKind::Local
         && matches!(step, Step::Create | Step::Reach | Step::Prepare | Step::Install | Step::Health);
-    // Whoever waits for a change waits with an agent that does not answer.
     let changing = kind == Kind::Redeploy && !restoring;
-    let enough = if replaceable || changing { MAX_FEW_FAILURES } else { MAX_FAILURES };
-    let may_pass = matches!(grade, Grade::Passing | Grade::Away);
+    let unreached = matches!(grade, Grade::Away | Grade::Foreign);
+    let enough = match grade {
+        // Nothing was changed, and its agent may well run: there is time.
+        Grade::Away if kind == Kind::Redeploy => MAX_PATIENT_FAILURES,
+        Grade::Foreign if !fresh => MAX_PATIENT_FAILURES,
+        Grade::Shared => MAX_FAILURES,
+        // Whoever waits for a change waits with an agent that does not answer.
+        _ if replaceable || changing => MAX_FEW_FAILURES,
+        _ => MAX_FAILURES,
+    };
+    let may_pass = matches!(grade, Grade::Passing | Grade::Away | Grade::Foreign | Grade::Shared);
+    if may_pass && failures < enough && grade == Grade::Away && waits_for_its_machine(kind, cloud, step) {
+        return Verdict::Reach;
+    }
     if step.removes() || (may_pass && failures < enough) {
         return Verdict::Again(wait(failures, jitter));
     }
-    let elsewhere = replaceable && grade != Grade::Last && tried + 1 < MAX_MACHINES;
+    let gone = grade == Grade::Gone || (grade == Grade::Foreign && absent);
+    let elsewhere =
+        replaceable && !matches!(grade, Grade::Last | Grade::Shared) && tried + 1 < MAX_MACHINES && (fresh || gone);
     match kind {
-        Kind::Provision | Kind::Prepare if elsewhere => Verdict::Elsewhere,
+        Kind::Provision | Kind::Repair | Kind::Prepare if elsewhere => Verdict::Elsewhere,
         Kind::Provision => Verdict::Undo,
-        // What cannot be reached any more has lost its agent's memory; what can be reached keeps it.
-        Kind::Repair if elsewhere && fresh => Verdict::Elsewhere,
-        Kind::Repair if elsewhere && grade != Grade::Foreign && matches!(step, Step::Create | Step::Reach) => {
-            Verdict::Elsewhere
-        }
-        // Nothing was changed, so there is nothing to go back from.
-        Kind::Redeploy if matches!(grade, Grade::Away | Grade::Foreign) => Verdict::GiveUp,
+        // The machine runs what it ran; the rows are to say so again.
+        Kind::Repair if grade == Grade::Restored && !fresh && !restoring => Verdict::Restore,
+        // Nothing was changed, or it is not known what: there is nothing to go back from.
+        Kind::Redeploy if unreached || !reached => Verdict::GiveUp,
         Kind::Redeploy if !restoring => Verdict::Restore,
         Kind::Repair | Kind::Redeploy | Kind::Prepare => Verdict::GiveUp,
         // These only take away, which is never given up.
         Kind::Deprovision | Kind::Retire => Verdict::Again(wait(failures, jitter)),
     }
+}
+
+/// Whether the job's way has a step that waits for the machine, and this one comes after it.
+fn waits_for_its_machine(kind: Kind, cloud: CloudKind, step: Step) -> bool {
+    cloud != CloudKind::Local
+        && matches!(kind, Kind::Provision | Kind::Repair | Kind::Prepare)
+        && matches!(step, Step::Prepare | Step::Install)
 }
 
 /// Doubles up to five minutes.
@@ -119,8 +150,24 @@ mod tests {
         tried: 0,
         fresh: true,
         restoring: false,
+        reached: false,
+        absent: false,
     };
     const LOCAL: Failure = Failure { cloud: CloudKind::Local, step: Step::Health, grade: Grade::Passing, ..FIRST };
+    const REPAIR: Failure = Failure { kind: Kind::Repair, fresh: false, failures: 1_000, ..FIRST };
+    const REDEPLOY: Failure =
+        Failure { kind: Kind::Redeploy, step: Step::Install, fresh: false, reached: true, ..FIRST };
+    const GRADES: [Grade; 8] = [
+        Grade::Passing,
+        Grade::Away,
+        Grade::Machine,
+        Grade::Gone,
+        Grade::Foreign,
+        Grade::Restored,
+        Grade::Shared,
+        Grade::Last,
+    ];
+    const STEPS: [Step; 5] = [Step::Create, Step::Reach, Step::Prepare, Step::Install, Step::Health];
 
     #[test]
     fn waits_double_up_to_five_minutes() {
@@ -157,34 +204,80 @@ mod tests {
         assert_eq!(judge(Failure { grade: Grade::Last, ..FIRST }, 0.0), Verdict::Undo);
         assert_eq!(judge(Failure { step: Step::Place, grade: Grade::Last, ..FIRST }, 0.0), Verdict::Undo);
         assert_eq!(judge(Failure { kind: Kind::Repair, grade: Grade::Last, ..FIRST }, 0.0), Verdict::GiveUp);
+        let shared = Failure { step: Step::Prepare, grade: Grade::Shared, ..FIRST };
+        assert!(matches!(judge(Failure { failures: MAX_FAILURES - 1, ..shared }, 0.0), Verdict::Again(_)));
+        assert_eq!(judge(Failure { failures: MAX_FAILURES, ..shared }, 0.0), Verdict::Undo);
     }
 
     #[test]
-    fn a_repair_keeps_a_machine_that_it_can_reach() {
-        let repair = Failure { kind: Kind::Repair, fresh: false, ..FIRST };
-        for step in [Step::Create, Step::Reach] {
-            assert_eq!(judge(Failure { step, ..repair }, 0.0), Verdict::Elsewhere);
+    fn memory_is_never_given_up_without_proof_that_it_is_gone() {
+        for kind in [Kind::Repair, Kind::Provision] {
+            for step in STEPS {
+                for grade in GRADES {
+                    let verdict = judge(Failure { kind, step, grade, ..REPAIR }, 0.0);
+                    assert_eq!(verdict == Verdict::Elsewhere, grade == Grade::Gone, "{kind:?} {step:?} {grade:?}");
+                    assert_ne!(verdict, Verdict::Undo, "{kind:?} {step:?} {grade:?}");
+                }
+            }
         }
-        for step in [Step::Prepare, Step::Install, Step::Health] {
-            assert_eq!(judge(Failure { step, ..repair }, 0.0), Verdict::GiveUp);
-            assert_eq!(judge(Failure { step, fresh: true, ..repair }, 0.0), Verdict::Elsewhere);
+        for grade in GRADES {
+            assert_ne!(judge(Failure { grade, ..REDEPLOY }, 0.0), Verdict::Elsewhere, "{grade:?}");
         }
-        assert_eq!(judge(Failure { grade: Grade::Foreign, ..repair }, 0.0), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn a_machine_that_a_repair_made_has_nothing_to_lose() {
+        for step in STEPS {
+            assert_eq!(judge(Failure { step, fresh: true, ..REPAIR }, 0.0), Verdict::Elsewhere);
+        }
         assert_eq!(judge(Failure { kind: Kind::Repair, failures: MAX_FAILURES, ..LOCAL }, 0.0), Verdict::GiveUp);
-        let again = Failure { kind: Kind::Provision, step: Step::Health, ..repair };
-        assert_eq!(judge(again, 0.0), Verdict::GiveUp, "its machine was there before the job");
+    }
+
+    #[test]
+    fn a_stranger_in_the_machines_place_is_proof_only_if_its_node_had_lost_it() {
+        let foreign = Failure { grade: Grade::Foreign, failures: MAX_PATIENT_FAILURES, ..REPAIR };
+        assert_eq!(judge(foreign, 0.0), Verdict::GiveUp);
+        assert_eq!(judge(Failure { absent: true, ..foreign }, 0.0), Verdict::Elsewhere);
+        let early = Failure { absent: true, failures: MAX_PATIENT_FAILURES - 1, ..foreign };
+        assert!(matches!(judge(early, 0.0), Verdict::Again(_)), "its address may just have moved");
+    }
+
+    #[test]
+    fn a_connection_that_fails_leads_back_to_where_the_machine_is_waited_for() {
+        for kind in [Kind::Provision, Kind::Repair, Kind::Prepare] {
+            for step in [Step::Prepare, Step::Install] {
+                let away = Failure { kind, step, grade: Grade::Away, ..FIRST };
+                assert_eq!(judge(away, 0.0), Verdict::Reach);
+                assert_eq!(judge(Failure { failures: MAX_FEW_FAILURES, ..away }, 0.0), Verdict::Elsewhere);
+            }
+        }
     }
 
     #[test]
     fn a_redeploy_goes_back_once() {
-        let redeploy = Failure { kind: Kind::Redeploy, step: Step::Install, ..FIRST };
-        assert_eq!(judge(redeploy, 0.0), Verdict::Restore);
-        assert_eq!(judge(Failure { restoring: true, ..redeploy }, 0.0), Verdict::GiveUp);
-        assert_eq!(judge(Failure { kind: Kind::Redeploy, failures: MAX_FAILURES, ..LOCAL }, 0.0), Verdict::Restore);
-        assert_eq!(judge(Failure { grade: Grade::Restored, ..redeploy }, 0.0), Verdict::Restore);
-        assert_eq!(judge(Failure { grade: Grade::Foreign, ..redeploy }, 0.0), Verdict::GiveUp);
-        let away = Failure { grade: Grade::Away, ..redeploy };
-        assert!(matches!(judge(away, 0.0), Verdict::Again(_)));
-        assert_eq!(judge(Failure { failures: MAX_FEW_FAILURES, ..away }, 0.0), Verdict::GiveUp);
+        assert_eq!(judge(REDEPLOY, 0.0), Verdict::Restore);
+        assert_eq!(judge(Failure { restoring: true, ..REDEPLOY }, 0.0), Verdict::GiveUp);
+        let local = Failure { kind: Kind::Redeploy, failures: MAX_FAILURES, reached: true, ..LOCAL };
+        assert_eq!(judge(local, 0.0), Verdict::Restore);
+        assert_eq!(judge(Failure { grade: Grade::Restored, ..REDEPLOY }, 0.0), Verdict::Restore);
+        let repair = Failure { grade: Grade::Restored, step: Step::Install, ..REPAIR };
+        assert_eq!(judge(repair, 0.0), Verdict::Restore);
+        assert_eq!(judge(Failure { restoring: true, ..repair }, 0.0), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn a_redeploy_waits_minutes_for_a_machine_that_is_away_and_then_leaves_it_as_it_is() {
+        for grade in [Grade::Away, Grade::Foreign] {
+            let away = Failure { grade, reached: false, ..REDEPLOY };
+            assert!(matches!(judge(Failure { failures: MAX_PATIENT_FAILURES - 1, ..away }, 0.0), Verdict::Again(_)));
+            for reached in [false, true] {
+                let enough = Failure { failures: MAX_PATIENT_FAILURES, reached, ..away };
+                assert_eq!(judge(enough, 0.0), Verdict::GiveUp);
+            }
+        }
+        let ours = Failure { grade: Grade::Last, reached: false, ..REDEPLOY };
+        assert_eq!(judge(ours, 0.0), Verdict::GiveUp, "nothing was changed, so there is nothing to go back from");
+        let waits: f64 = (1..MAX_PATIENT_FAILURES).map(|failures| wait(failures, 0.5).as_secs_f64()).sum();
+        assert!(waits > 120.0, "{waits}");
     }
 }

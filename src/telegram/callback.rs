@@ -33,6 +33,10 @@ pub enum Press {
     Repair(i64),
     /// Repair it.
     ConfirmRepair(i64),
+    /// Ask whether this agent is to begin anew on another machine.
+    BeginAnew(i64),
+    /// Let it begin anew.
+    ConfirmBeginAnew(i64),
     /// Put the present program in place.
     Update(i64),
     /// Send the words of this turn to the agent again.
@@ -74,6 +78,8 @@ impl fmt::Display for Press {
             Self::Retry(id) => write!(f, "retry:{id}"),
             Self::Repair(id) => write!(f, "repair:{id}"),
             Self::ConfirmRepair(id) => write!(f, "repair!:{id}"),
+            Self::BeginAnew(id) => write!(f, "anew:{id}"),
+            Self::ConfirmBeginAnew(id) => write!(f, "anew!:{id}"),
             Self::Update(id) => write!(f, "update:{id}"),
             Self::RetryTurn(id) => write!(f, "again:{}", id.simple()),
             Self::Dialogue { id, step, choice } => write!(f, "d:{id}:{step}:{choice}"),
@@ -99,6 +105,8 @@ impl FromStr for Press {
             "retry" => Self::Retry(id()?),
             "repair" => Self::Repair(id()?),
             "repair!" => Self::ConfirmRepair(id()?),
+            "anew" => Self::BeginAnew(id()?),
+            "anew!" => Self::ConfirmBeginAnew(id()?),
             "update" => Self::Update(id()?),
             "again" => Self::RetryTurn(rest.parse().map_err(|_| UnknownPress)?),
             "d" => {
@@ -133,6 +141,8 @@ mod tests {
             Press::Retry(5),
             Press::Repair(i64::MIN),
             Press::ConfirmRepair(i64::MIN),
+            Press::BeginAnew(i64::MIN),
+            Press::ConfirmBeginAnew(i64::MIN),
             Press::Update(i64::MIN),
             Press::RetryTurn(Uuid::max()),
             Press::Dialogue { id: i64::MAX, step: "personality".into(), choice: "default".into() },

@@ -15,6 +15,7 @@ use crate::config::CloudKind;
 use crate::jobs::error::JobError;
 use crate::jobs::model::{State, Step};
 use crate::jobs::turn::Turn;
+use crate::jobs::verdict::Grade;
 
 /// How long the network may take to accept a message.
 const POSTED_WITHIN: Duration = Duration::from_secs(300);
@@ -28,12 +29,19 @@ pub async fn create(turn: &Turn<'_>) -> Result<Done, JobError> {
     let state = &turn.job.state;
     if state.asked.is_none() {
         posted(turn, aleph, instance).await?;
+        // Known before it is brought up anew: a node that had lost it may give it an empty disk.
+        let absent = state.absent || (!state.fresh && is_absent(turn, aleph, instance).await?);
         // From here on the node's time counts.
-        let state = State { asked: Some(turn.now().await?), ..state.clone() };
+        let state = State { asked: Some(turn.now().await?), absent, ..state.clone() };
         return Ok(Done { next: Step::Create, state, effect: Effect::Nothing });
     }
     started(turn, aleph, instance).await?;
     Ok(turn.on(&vm))
+}
+
+/// Whether its node says that it does not have it; one that does not answer says nothing.
+async fn is_absent(turn: &Turn<'_>, aleph: &Aleph, instance: &Instance) -> Result<bool, JobError> {
+    Ok(matches!(turn.while_wanted(aleph.execution(instance)).await?, Ok(Execution::Absent)))
 }
 
 /// Waits until the message holds.
@@ -48,14 +56,15 @@ async fn posted(turn: &Turn<'_>, aleph: &Aleph, instance: &Instance) -> Result<(
             Ok(Standing::Processed) => return Ok(()),
             Ok(Standing::Pending | Standing::Unknown) => None,
             Ok(Standing::Removing) => {
-                return Err(JobError::machine("its machine could not be paid for any more", anyhow!("removing")));
+                return Err(JobError::fail("its machine could not be paid for any more", anyhow!("removing")));
             }
             Ok(over @ (Standing::Rejected(_) | Standing::Removed | Standing::Forgotten)) => {
                 // One node that errs must not cost an agent its memory.
                 let everywhere = turn.while_wanted(aleph.standing_everywhere(&instance.item_hash)).await?;
                 match everywhere {
                     Ok(all) if all.iter().all(Standing::is_over) => {
-                        return Err(JobError::machine("its machine is gone", anyhow!("the message: {over:?}")));
+                        let source = anyhow!("the message: {over:?}");
+                        return Err(JobError::failed(Grade::Gone, "its machine is gone", source));
                     }
                     Ok(_) => None,
                     Err(error) => Some(error),
@@ -108,6 +117,10 @@ async fn started(turn: &Turn<'_>, aleph: &Aleph, instance: &Instance) -> Result<
             match turn.while_wanted(aleph.start(instance)).await? {
                 Ok(()) => asked = true,
                 Err(error @ AlephError::Own(_)) => return Err(error.into()),
+                // Nobody can tell our fault from the node's; a machine that is there already is not judged by it.
+                Err(error @ AlephError::Refused { status: 401..=403, .. }) if !turn.job.state.fresh => {
+                    return Err(JobError::fail("its node refused to start it", error));
+                }
                 Err(AlephError::Refused { status, what, body }) if (400..500).contains(&status) && status != 429 => {
                     let error = AlephError::Refused { what, status, body };
                     return Err(JobError::machine("its node refused to start it", error));

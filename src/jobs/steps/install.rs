@@ -31,9 +31,23 @@ pub async fn prepare(turn: &Turn<'_>) -> Result<Done, JobError> {
 /// The agent's program and configuration.
 pub async fn install(turn: &Turn<'_>) -> Result<Done, JobError> {
     let (vm, agent) = (turn.vm().await?, turn.agent().await?);
-    let known = State { vm: Some(vm.id), version: Some(agent.wanted_version), ..turn.job.state.clone() };
+    let wanted = agent.wanted_version;
+    let known = State { vm: Some(vm.id), version: Some(wanted), ..turn.job.state.clone() };
+    // Something else is wanted by now than what it was going back to.
+    let known = match known.restoring {
+        Some(version) if version != wanted => State { restoring: None, restored: None, ..known },
+        _ => known,
+    };
     if known != turn.job.state || !vm.touched {
         return Ok(Done { next: Step::Install, state: known, effect: Effect::Touched(vm.id) });
+    }
+    if !known.fresh && !known.reached {
+        // Until here nothing was changed, and a machine that cannot be reached runs as ever.
+        if vm.local().is_none() {
+            turn.while_wanted(turn.session(&vm)).await??.close().await;
+        }
+        let state = State { reached: true, ..known };
+        return Ok(Done { next: Step::Install, state, effect: Effect::Nothing });
     }
     match vm.local() {
         Some(place) => {

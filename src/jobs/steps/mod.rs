@@ -115,7 +115,8 @@ impl Turn<'_> {
         };
         let remote = self.remote(vm.machine.cloud())?;
         let host_key = vm.host_key.as_deref().ok_or_else(away)?;
-        let address = self.address(vm).await?.ok_or_else(away)?;
-        Ok(Session::connect(&remote.key, &address, host_key).await?)
+        let address = self.address(vm).await.map_err(JobError::before_reaching)?.ok_or_else(away)?;
+        let session = Session::connect(&remote.key, &address, host_key).await;
+        session.map_err(|error| JobError::from(error).before_reaching())
     }
 }

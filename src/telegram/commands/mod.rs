@@ -224,6 +224,8 @@ async fn on_known_press(
         Press::Retry(id) => agents::retry(handler, speaker, id).await?,
         Press::Repair(id) => upkeep::ask_repair(handler, speaker, pressed, id).await?,
         Press::ConfirmRepair(id) => upkeep::confirm_repair(handler, speaker, pressed, id).await?,
+        Press::BeginAnew(id) => upkeep::ask_begin_anew(handler, speaker, id).await?,
+        Press::ConfirmBeginAnew(id) => upkeep::begin_anew(handler, speaker, Some(pressed), id).await?,
         Press::Update(id) => upkeep::update_now(handler, speaker, id).await?,
         Press::RetryTurn(id) => return relay::retry(handler, speaker, pressed, id).await,
         Press::Dialogue { id, step, choice } => {

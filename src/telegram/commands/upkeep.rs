@@ -74,7 +74,13 @@ pub(super) async fn repair(handler: &mut Handler<'_>, speaker: &Speaker, argumen
     if argument.is_empty() {
         return handler.say(speaker.place, texts::repair_usage()).await;
     }
-    let message = begin_repair(handler, speaker, number(argument)).await?;
+    let message = match id_and_words(argument) {
+        // Three words of one's own typing are as good as an answer to a question.
+        (id, word) if word.eq_ignore_ascii_case("new") => {
+            return begin_anew(handler, speaker, None, number(id)).await;
+        }
+        _ => begin_repair(handler, speaker, number(argument)).await?,
+    };
     match message {
         Ok(agent) if is_told_here(&agent, speaker) => Ok(()),
         Ok(agent) => handler.say(speaker.place, texts::repair_begun(&agent)).await,
@@ -125,6 +131,40 @@ async fn confirm_repair_by(
     match asked {
         true => handler.turn_into(pressed, message).await,
         false => handler.say(speaker.place, message).await,
+    }
+}
+
+/// Asks whether this agent is to begin anew, without what it remembers.
+pub(super) async fn ask_begin_anew(handler: &mut Handler<'_>, speaker: &Speaker, id: i64) -> Handled {
+    let message = match service::get_owned(handler.conn, speaker.user.id, id).await {
+        Ok(agent) => texts::begin_anew_really(&agent),
+        Err(error) => Handler::refusal(error)?,
+    };
+    handler.say(speaker.place, message).await
+}
+
+/// Lets it begin anew; `pressed` is the question, if there was one.
+pub(super) async fn begin_anew(
+    handler: &mut Handler<'_>,
+    speaker: &Speaker,
+    pressed: Option<&Pressed>,
+    id: i64,
+) -> Handled {
+    let owner = speaker.user.id;
+    let message = match service::begin_anew(handler.conn, handler.app, owner, id).await {
+        Ok(agent) => {
+            tracing::info!(agent.id = id, user.id = owner, "an agent is to begin anew");
+            wake(handler);
+            if pressed.is_none() && is_told_here(&agent, speaker) {
+                return Ok(());
+            }
+            texts::anew_begun(&agent)
+        }
+        Err(error) => Handler::refusal(error)?,
+    };
+    match pressed {
+        Some(pressed) => handler.turn_into(pressed, message).await,
+        None => handler.say(speaker.place, message).await,
     }
 }
 

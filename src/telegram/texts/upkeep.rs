@@ -13,6 +13,9 @@ use crate::telegram::text::{Buttons, Text};
 /// The label of the button that repairs an agent.
 pub const REPAIR: &str = "🔧 Repair";
 
+/// The label of the button that gives an agent another machine, without what it remembers.
+pub const BEGIN_ANEW: &str = "🆕 Begin anew";
+
 /// UTF-16 units of a personality in one message, below Telegram's 4,096.
 const QUOTED: usize = 3_800;
 /// Credits of Aleph Cloud that are worth one US dollar.
@@ -88,13 +91,15 @@ pub fn update_usage() -> Message {
 /// `/repair` alone.
 pub fn repair_usage() -> Message {
     usage(&format!(
-        "🔧 To repair an agent that doesn't answer, send its number behind /repair:\n\n/repair 5\n\n{WHAT_REPAIR_DOES}"
+        "🔧 To repair an agent that doesn't answer, send its number behind /repair:\n\n/repair 5\n\n{WHAT_REPAIR_DOES} \
+         To begin anew without being asked: /repair 5 new"
     ))
 }
 
 const WHAT_REPAIR_DOES: &str = "Repairing looks at the agent's machine and puts right what is broken there; it can't be \
-    talked to meanwhile. What it remembers is kept, unless its machine is gone or can't be reached any more: then it gets \
-    a new one, and begins with nothing but its name, personality and model.";
+    talked to meanwhile. What it remembers is kept, unless its machine is gone: then it gets a new one, and begins with \
+    nothing but its name, personality and model. A machine that only can't be reached is kept; if it stays away, you are \
+    asked whether to begin anew.";
 
 fn usage(words: &str) -> Message {
     (Text::plain(words).then("\n\n/list shows the numbers.").done(), vec![vec![Press::List.button("🗂 My agents")]])
@@ -158,6 +163,25 @@ pub fn repair_really(agent: &Agent) -> Message {
 /// The repair has begun.
 pub fn repair_begun(agent: &Agent) -> Message {
     (Text::plain("🔧 ").then_bold(&agent.name).then(" is being repaired.").done(), manage(agent))
+}
+
+/// Whether it is to begin anew.
+pub fn begin_anew_really(agent: &Agent) -> Message {
+    let text = Text::plain("🆕 Let ").then_bold(&agent.name).then(format!(
+        " (no. {}) begin anew on another machine?\n\nEverything it remembers will be lost, and so will its files: its \
+         present machine is removed, even if it could have been repaired later. Its name, personality and model are kept.",
+        agent.id
+    ));
+    let buttons = vec![
+        Press::ConfirmBeginAnew(agent.id).button("🆕 Begin anew, forget everything"),
+        Press::Manage(agent.id).button("Leave it as it is"),
+    ];
+    (text.done(), vec![buttons])
+}
+
+/// It begins anew.
+pub fn anew_begun(agent: &Agent) -> Message {
+    (Text::plain("🆕 ").then_bold(&agent.name).then(" begins anew on another machine.").done(), manage(agent))
 }
 
 fn manage(agent: &Agent) -> Buttons {
