@@ -8,6 +8,8 @@ create table installation (
   -- After a restore the reconciler only reports, until `baal reconcile --confirm`.
   report_only bool not null default false,
   reconciled_at timestamptz,
+  -- The last sweep that counted as one of several in a row.
+  swept_at timestamptz,
   -- The last report of the reconciler.
   report jsonb,
   -- When operators were last told that credits run out.
@@ -28,6 +30,8 @@ create table hosts (
   removed_at timestamptz
 );
 create unique index hosts_address on hosts (address, port) where removed_at is null;
+-- A machine of two addresses or names is one host.
+create unique index hosts_key on hosts (host_key) where removed_at is null;
 
 -- state: `preparing` (a job makes it warm), `warm` (in the pool), `assigned` (to agent_id), `retiring` (a job removes it).
 alter table vms
@@ -42,6 +46,8 @@ alter table vms
   add column name text,
   -- Whether anything of an agent may have been written to it: then it never goes back to the pool.
   add column touched bool not null default false,
+  -- Whose it was before it was given up: until it is gone, not everything of that agent is.
+  add column last_agent_id bigint references agents,
   add column warm_since timestamptz,
   -- Sweeps in a row in which the cloud did not know it.
   add column missing_sweeps int not null default 0,
@@ -51,6 +57,10 @@ create index vms_warm on vms (cloud, warm_since) where ended_at is null and stat
 create index vms_unended on vms (created_at) where ended_at is null;
 -- One host, one machine.
 create unique index vms_host on vms (host_id) where ended_at is null;
+create index vms_host_ended on vms (host_id, ended_at);
+-- One key, one machine: a node that names another machine's address as its instance's does not get it installed over.
+create unique index vms_host_key on vms (host_key) where ended_at is null and host_key is not null;
+create index vms_last_agent on vms (last_agent_id) where ended_at is null and last_agent_id is not null;
 
 -- Compute nodes that failed lately, for every replica to avoid.
 create table crns_avoided (
@@ -97,6 +107,8 @@ alter table jobs
 create unique index jobs_vm_live on jobs (vm_id) where not done and vm_id is not null;
 create index jobs_waiting on jobs (waiting_since) where not done and waiting_since is not null;
 create index jobs_kind_live on jobs (kind) where not done;
+create index jobs_kind_done on jobs (kind, ended_at desc) where done;
+create index jobs_done on jobs (ended_at) where done;
 
 -- What was tried, when, and what came of it: a row for every try of a step.
 create table job_steps (

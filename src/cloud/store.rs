@@ -247,13 +247,26 @@ pub async fn set_warm(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Makes the machine nobody's and enqueues the job that removes it, unless one is live or the machine is gone. Wake
+/// Whether something of the agent may still be on machines that were given up and are not certainly gone.
+pub async fn leaves_traces(conn: &mut PgConnection, agent_id: i64) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select from vms where last_agent_id = $1 and agent_id is null and touched and ended_at is null)",
+    )
+    .bind(agent_id)
+    .fetch_one(conn)
+    .await
+}
+
+/// Makes the machine nobody's, remembers whose it was, and enqueues the job that removes it, unless one is live or the machine is gone. Wake
 /// [`Queue::Jobs`](crate::wake::Queue) after the commit.
 pub async fn retire(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
-    let result = sqlx::query("update vms set state = 'retiring', agent_id = null where id = $1 and ended_at is null")
-        .bind(id)
-        .execute(&mut *conn)
-        .await?;
+    let result = sqlx::query(
+        "update vms set state = 'retiring', agent_id = null, last_agent_id = coalesce(agent_id, last_agent_id)
+          where id = $1 and ended_at is null",
+    )
+    .bind(id)
+    .execute(&mut *conn)
+    .await?;
     if result.rows_affected() == 1 {
         jobs::store::enqueue_retire(conn, id).await?;
     }

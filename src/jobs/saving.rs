@@ -142,7 +142,16 @@ impl Turn<'_> {
         match &done.effect {
             Effect::Nothing => {}
             Effect::Moved(vm) => vms::set_port(&mut tx, vm).await?,
-            Effect::Pinned { vm, host_key } => pin(&mut tx, *vm, host_key).await?,
+            Effect::Pinned { vm, host_key } => {
+                if !places::pin(&mut tx, *vm, host_key).await? {
+                    tx.rollback().await?;
+                    let source = anyhow!("another machine of ours shows the host key {host_key}");
+                    return Err(JobError::machine(
+                        "its node named the address of another machine as its own, so nothing was sent to it",
+                        source,
+                    ));
+                }
+            }
             Effect::Touched(vm) => vms::set_touched(&mut tx, *vm).await?,
             Effect::Gone(ids) => {
                 vms::end(&mut tx, ids).await?;
@@ -181,29 +190,5 @@ impl Turn<'_> {
         error: Option<&str>,
     ) -> Result<(), JobError> {
         store::end(conn, &self.job.claim, outcome, error).await?.ok_or(JobError::LeaseLost)
-    }
-}
-
-/// Pins the host key that a machine showed, unless it is another machine's: a node may name any address as its instance's.
-async fn pin(conn: &mut PgConnection, vm: Uuid, host_key: &str) -> Result<(), JobError> {
-    let anothers = |source: anyhow::Error| {
-        JobError::machine("its node named the address of another machine as its own, so nothing was sent to it", source)
-    };
-    let is_a_host: bool = sqlx::query_scalar(
-        "select exists (select from hosts h join vms v on v.id = $1
-                         where h.host_key = $2 and h.removed_at is null and h.id is distinct from v.host_id)",
-    )
-    .bind(vm)
-    .bind(host_key)
-    .fetch_one(&mut *conn)
-    .await?;
-    if is_a_host {
-        return Err(anothers(anyhow!("the host key is that of a host of ours")));
-    }
-    match places::pin(conn, vm, host_key).await {
-        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-            Err(anothers(anyhow!("the host key is that of another machine of ours")))
-        }
-        done => Ok(done?),
     }
 }

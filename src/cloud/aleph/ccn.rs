@@ -38,9 +38,10 @@ impl Aleph {
     }
 
     /// Posts a FORGET for the instance's message and says how that stands now; to be repeated until it [is
-    /// over](Standing::is_over). An instance that was never known counts as over.
+    /// over](Standing::is_over).
     ///
-    /// It holds wherever any node says that it holds, and it was never known only if all nodes say so.
+    /// It holds wherever any node says that it holds. It is over only if all nodes answer and none of them holds it, and
+    /// [unknown](Standing::Unknown) only if all say so: whether a post may still be on its way is for the caller to know.
     pub async fn forget(&self, item_hash: &str) -> Result<Standing, AlephError> {
         let hash = ItemHash::from(gateway::native(item_hash)?);
         let now = self.worst_standing(item_hash).await?;
@@ -138,10 +139,10 @@ impl Aleph {
             }
         }
         match (worst(said), failed) {
-            // A node that does not know it is no proof while another may.
+            // That it is over at one node, or not known there, is no proof while it may run by another, and be paid for.
             (None | Some(Standing::Unknown), Some(error)) => Err(error),
-            (None | Some(Standing::Unknown), None) => Ok(Standing::Forgotten),
-            (Some(standing), _) => Ok(standing),
+            (Some(standing), Some(error)) if standing.is_over() => Err(error),
+            (standing, _) => Ok(standing.unwrap_or(Standing::Unknown)),
         }
     }
 

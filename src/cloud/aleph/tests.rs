@@ -265,14 +265,16 @@ async fn forgetting_waits_for_what_is_pending_and_needs_no_forget_for_what_is_ov
 }
 
 #[tokio::test]
-async fn what_no_node_ever_knew_is_over_but_only_if_all_say_so() {
+async fn an_instance_is_over_or_unknown_only_if_all_nodes_say_so() {
     let (unknown, other) = (Server::saying(404, json!(0)).await, Server::saying(404, json!(0)).await);
-    assert!(aleph(&[&unknown, &other]).forget(HASH).await.unwrap().is_over());
+    assert_eq!(aleph(&[&unknown, &other]).forget(HASH).await.unwrap(), Standing::Unknown);
     let hangs = Server::hanging().await;
     assert!(hasty(&[&unknown, &hangs]).forget(HASH).await.is_err());
-    // One node that knows that it ended is enough beside one that is down, and one where it holds outweighs another.
+    // One where it holds outweighs another; one that says it ended is no proof beside one that is down.
     let (ended, holds) = (Server::saying(200, status("forgotten")).await, Server::saying(200, status("pending")).await);
-    assert_eq!(hasty(&[&hangs, &ended]).forget(HASH).await.unwrap(), Standing::Forgotten);
+    assert!(hasty(&[&hangs, &ended]).forget(HASH).await.is_err());
+    assert_eq!(aleph(&[&unknown, &ended]).forget(HASH).await.unwrap(), Standing::Forgotten);
+    assert_eq!(hasty(&[&hangs, &holds]).forget(HASH).await.unwrap(), Standing::Pending);
     assert_eq!(aleph(&[&ended, &holds]).forget(HASH).await.unwrap(), Standing::Pending);
 }
 

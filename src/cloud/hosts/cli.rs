@@ -27,7 +27,7 @@ pub enum Action {
     },
     /// Show all machines and what is on them.
     List,
-    /// Take a machine without an agent out of use.
+    /// Take a machine without an agent out of use; one whose agent is being deleted may be dead.
     Remove {
         /// Its number in `baal host list`.
         id: i64,
@@ -42,7 +42,6 @@ pub async fn run(config: &Config, db: &sqlx::PgPool, action: Action) -> anyhow::
             let name = name.as_deref().map(parse_public_name).transpose()?;
             let found = look(config, &ssh, host_key.as_deref()).await?;
             let id = super::insert(&mut *db.acquire().await?, &ssh, name.as_deref(), &found.host_key).await?;
-            let id = id.with_context(|| format!("{ssh} is there already; `baal host list` shows it"))?;
             println!("Host {id}: {ssh}, {}.", found.system);
             println!("Its host key has the fingerprint {}; it must show this key from now on.", found.fingerprint);
             if host_key.is_none() {
@@ -60,9 +59,17 @@ pub async fn run(config: &Config, db: &sqlx::PgPool, action: Action) -> anyhow::
         }
         Action::Remove { id } => {
             let mut tx = db.begin().await?;
-            super::remove(&mut tx, id).await?;
+            let clearing = super::remove(&mut tx, id).await?;
             tx.commit().await?;
-            println!("Host {id} is no longer used. The machine itself was not touched.");
+            println!("Host {id} is no longer used.");
+            if clearing {
+                println!(
+                    "An agent was there. It is tried once more to wipe the machine; if that does not answer, it keeps what it \
+                     has: wipe or reinstall it before you use it again."
+                );
+            } else {
+                println!("The machine itself was not touched.");
+            }
         }
     }
     Ok(())

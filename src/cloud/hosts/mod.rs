@@ -6,6 +6,7 @@ mod inspect;
 
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
+use uuid::Uuid;
 
 pub use self::address::{Unusable, parse_address, parse_public_name};
 use super::store::HostPlace;
@@ -55,7 +56,8 @@ impl FromRow<'_, PgRow> for Host {
 }
 
 /// A host without a machine, locked until the transaction ends, in which its row of `vms` is to be inserted; the one that
-/// nobody has had for the longest time, so that a bad one does not come first again. None while all are taken.
+/// nobody has had for the longest time, so that a bad one does not come first again. None while all are taken. One that was
+/// removed and added again is free only when nothing is left of what was there before.
 pub async fn free(conn: &mut PgConnection) -> sqlx::Result<Option<HostPlace>> {
     let mut taken = Vec::new();
     loop {
@@ -63,6 +65,7 @@ pub async fn free(conn: &mut PgConnection) -> sqlx::Result<Option<HostPlace>> {
             "select h.* from hosts h
               where h.removed_at is null and h.id <> all($1)
                 and not exists (select from vms v where v.host_id = h.id and v.ended_at is null)
+                and not exists (select from vms v where v.host_key = h.host_key and v.ended_at is null)
               order by (select max(v.ended_at) from vms v where v.host_id = h.id) nulls first, h.id
               limit 1 for update of h skip locked",
         )
@@ -87,7 +90,8 @@ pub async fn get(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Host>>
 pub async fn count_free(conn: &mut PgConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar(
         "select count(*) from hosts h where h.removed_at is null
-            and not exists (select from vms v where v.host_id = h.id and v.ended_at is null)",
+            and not exists (select from vms v where v.host_id = h.id and v.ended_at is null)
+            and not exists (select from vms v where v.host_key = h.host_key and v.ended_at is null)",
     )
     .fetch_one(conn)
     .await
@@ -131,23 +135,72 @@ pub async fn machine_on(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option
     row.as_ref().map_or(Ok(None), Use::read)
 }
 
-/// Writes a host down; none if its address is there already.
+/// Why a host was not added.
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    /// Its address is there already.
+    #[error("{address} is host {id} already; `baal host list` shows it")]
+    SameAddress {
+        /// The address.
+        address: Address,
+        /// The host that has it.
+        id: i64,
+    },
+    /// It is known by another address.
+    #[error(
+        "{address} shows the same host key as host {id}: it is that machine by another address, and a machine holds one \
+         agent. If it is a copy of that machine, have it make host keys of its own (`rm /etc/ssh/ssh_host_*` and \
+         `dpkg-reconfigure openssh-server`)"
+    )]
+    SameMachine {
+        /// The address.
+        address: Address,
+        /// The host that shows the same key.
+        id: i64,
+    },
+    /// Postgres.
+    #[error("the database does not answer: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Writes a host down; its number. A machine is one host, by its address and by its key.
 pub async fn insert(
     conn: &mut PgConnection,
     ssh: &Address,
     public_name: Option<&str>,
     host_key: &str,
-) -> sqlx::Result<Option<i64>> {
-    sqlx::query_scalar(
-        "insert into hosts (address, port, public_name, host_key) values ($1, $2, $3, $4)
-         on conflict (address, port) where removed_at is null do nothing returning id",
-    )
-    .bind(&ssh.host)
-    .bind(i32::from(ssh.port))
-    .bind(public_name)
-    .bind(host_key)
-    .fetch_optional(conn)
-    .await
+) -> Result<i64, AddError> {
+    loop {
+        let added = sqlx::query_scalar(
+            "insert into hosts (address, port, public_name, host_key) values ($1, $2, $3, $4)
+             on conflict do nothing returning id",
+        )
+        .bind(&ssh.host)
+        .bind(i32::from(ssh.port))
+        .bind(public_name)
+        .bind(host_key)
+        .fetch_optional(&mut *conn)
+        .await?;
+        if let Some(id) = added {
+            return Ok(id);
+        }
+        let there: Option<(i64, bool)> = sqlx::query_as(
+            "select id, address = $1 and port = $2 as same_address from hosts
+              where removed_at is null and (address = $1 and port = $2 or host_key = $3)
+              order by same_address desc, id limit 1",
+        )
+        .bind(&ssh.host)
+        .bind(i32::from(ssh.port))
+        .bind(host_key)
+        .fetch_optional(&mut *conn)
+        .await?;
+        match there {
+            Some((id, true)) => return Err(AddError::SameAddress { address: ssh.clone(), id }),
+            Some((id, false)) => return Err(AddError::SameMachine { address: ssh.clone(), id }),
+            // Removed in between.
+            None => {}
+        }
+    }
 }
 
 /// Why a host was not removed.
@@ -164,26 +217,46 @@ pub enum RemoveError {
     Database(#[from] sqlx::Error),
 }
 
-/// Takes the host out of use; it is not touched. Refused while a machine is there.
-pub async fn remove(conn: &mut PgConnection, id: i64) -> Result<(), RemoveError> {
+/// Takes the host out of use; it is not touched by that. Refused while it is of use to an agent or to the pool. One that is being
+/// cleared is let go: it may never answer again. Then the job that clears it tries at once, and for the last time. True if
+/// there is such a job; wake [`Queue::Jobs`](crate::wake::Queue) after the commit.
+pub async fn remove(conn: &mut PgConnection, id: i64) -> Result<bool, RemoveError> {
     // Whoever puts a machine there locks the row as well ([`free`]).
     sqlx::query("select from hosts where id = $1 and removed_at is null for update")
         .bind(id)
         .fetch_optional(&mut *conn)
         .await?
         .ok_or(RemoveError::Unknown(id))?;
-    if let Some(there) = machine_on(conn, id).await? {
-        return Err(RemoveError::InUse(match there.agent_id {
-            Some(agent) => format!("agent {agent} is on host {id}: its owner has to delete it first"),
-            None => format!(
-                "host {id} is {}: wait until that is over, or switch the pool off (POOL_ENABLED=false) and wait until \
-                 `baal host list` shows it free",
-                if there.state == "warm" { "in the pool" } else { "being set up or cleared" }
+    let there: Option<(Uuid, Option<i64>, String, bool)> = sqlx::query_as(
+        "select v.id, v.agent_id, v.state,
+                v.state = 'retiring' or exists (select from agents a where a.id = v.agent_id
+                                                   and a.status in ('deleting', 'deleted')) as cleared
+           from vms v where v.host_id = $1 and v.ended_at is null",
+    )
+    .bind(id)
+    .fetch_optional(&mut *conn)
+    .await?;
+    if let Some((_, agent, state, false)) = &there {
+        return Err(RemoveError::InUse(match agent {
+            Some(agent) => format!(
+                "agent {agent} is on host {id}: its owner has to delete it first; after that `baal host remove {id}` works \
+                 even if the machine does not answer any more"
             ),
+            None if state == "warm" => format!(
+                "host {id} is in the pool: switch the pool off (POOL_ENABLED=false) and wait until `baal host list` shows \
+                 it free"
+            ),
+            None => format!("host {id} is being set up: wait until that is over; `baal host list` shows it"),
         }));
     }
-    sqlx::query("update hosts set removed_at = now() where id = $1").bind(id).execute(conn).await?;
-    Ok(())
+    sqlx::query("update hosts set removed_at = now() where id = $1").bind(id).execute(&mut *conn).await?;
+    let Some((vm, agent, ..)) = there else { return Ok(false) };
+    sqlx::query("update jobs set run_at = least(run_at, now()) where not done and (vm_id = $1 or agent_id = $2)")
+        .bind(vm)
+        .bind(agent)
+        .execute(conn)
+        .await?;
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -168,8 +168,10 @@ pub async fn adopt(conn: &mut PgConnection, listed: &Listed, crn: Option<Crn>) -
         Some((_, false)) => return Ok(None),
         Some((id, true)) => {
             sqlx::query(
-                "update vms set ended_at = null, state = 'retiring', agent_id = null, missing_sweeps = 0,
-                        missing_since = null where id = $1",
+                "update vms set ended_at = null, state = 'retiring', agent_id = null,
+                        last_agent_id = coalesce(agent_id, last_agent_id), missing_sweeps = 0, missing_since = null,
+                        host_key = null
+                  where id = $1",
             )
             .bind(id)
             .execute(&mut *conn)

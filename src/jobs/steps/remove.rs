@@ -20,6 +20,9 @@ use crate::jobs::turn::Turn;
 
 /// What a node gets to stop an instance before the network is told.
 const ERASED_WITHIN: Duration = Duration::from_secs(30);
+/// For so long after the first removing step an instance that no core channel node knows may still come: the answer to its
+/// post was lost perhaps, and the message waits in a queue. Nobody posts it any more.
+const KNOWN_WITHIN: Duration = Duration::from_secs(180);
 /// How long a node that does not answer may keep what the network has forgotten. It is not paid for any more.
 const LET_GO_WITHIN: Duration = Duration::from_secs(600);
 
@@ -69,7 +72,7 @@ pub async fn remove(turn: &Turn<'_>) -> Result<Done, JobError> {
             }
             Machine::Aleph(instance) => {
                 let aleph = aleph(turn)?;
-                turn.while_wanted(forget(aleph, instance)).await??;
+                forget(turn, aleph, instance).await?;
                 if !let_go(turn, aleph, instance, &vm).await? {
                     let state = State { asked: Some(turn.now().await?), ..turn.job.state.clone() };
                     return Ok(Done { next: Step::Remove, state, effect: Effect::Gone(gone) });
@@ -84,20 +87,15 @@ pub async fn remove(turn: &Turn<'_>) -> Result<Done, JobError> {
 }
 
 /// Has the network forget the instance.
-async fn forget(aleph: &Aleph, instance: &Instance) -> Result<(), JobError> {
-    let standing = aleph.forget(&instance.item_hash).await?;
-    // What one core channel node does not know another may have accepted: only all of them together do not know it.
-    let over = match standing {
-        Standing::Unknown => {
-            let all = aleph.standing_everywhere(&instance.item_hash).await?;
-            all.iter().all(|standing| *standing == Standing::Unknown || standing.is_over())
-        }
-        standing => standing.is_over(),
+async fn forget(turn: &Turn<'_>, aleph: &Aleph, instance: &Instance) -> Result<(), JobError> {
+    let source = match turn.while_wanted(aleph.forget(&instance.item_hash)).await?? {
+        standing if standing.is_over() => return Ok(()),
+        // The step began when nobody posted the message any more.
+        Standing::Unknown if turn.wait(None, KNOWN_WITHIN).await?.is_over() => return Ok(()),
+        Standing::Unknown => anyhow!("no node knows it, but it may still come"),
+        _ => anyhow!("it is not forgotten yet"),
     };
-    if over {
-        return Ok(());
-    }
-    Err(JobError::retry("the cloud has not confirmed yet that its machine is gone", anyhow!("it is not forgotten yet")))
+    Err(JobError::retry("the cloud has not confirmed yet that its machine is gone", source))
 }
 
 /// Whether the node has nothing of a forgotten instance any more, or has had its time. False if its time begins now.
