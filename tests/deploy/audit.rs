@@ -12,6 +12,17 @@ impl Field {
     /// has not ended, and there is no such row without. Nothing went wrong on the way but what the far sides did.
     #[track_caller]
     pub fn rests(&self) -> impl Future<Output = ()> {
+        let agrees = self.agrees();
+        async move {
+            agrees.await;
+            let errors = self.stack.errors();
+            assert!(errors.is_empty(), "the program logged errors:\n{}", errors.join("\n"));
+        }
+    }
+
+    /// The same, where errors may have been logged.
+    #[track_caller]
+    pub fn agrees(&self) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
         async move {
             let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -24,15 +35,8 @@ impl Field {
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            self.well_behaved().await;
+            self.stack.simulator.assert_good_manners().await;
         }
-    }
-
-    /// No error was logged and no rule of Telegram's or the model's was broken.
-    pub async fn well_behaved(&self) {
-        let errors = self.stack.errors();
-        assert!(errors.is_empty(), "the program logged errors:\n{}", errors.join("\n"));
-        self.stack.simulator.assert_good_manners().await;
     }
 
     async fn disagreement(&self) -> Option<String> {

@@ -126,6 +126,8 @@ async fn without_credits_nothing_is_created_and_operators_are_told() {
     wish(&ann, "Ada").await;
     ann.wait_for(|m| m.text.contains("run out of credits")).await;
     operator.wait_for(|m| m.text.contains("Add credits to it")).await;
-    field.rests().await;
+    field.agrees().await;
+    let errors = field.stack.errors();
+    assert!(!errors.is_empty() && errors.iter().all(|line| line.contains("no machine can be paid for")), "{errors:?}");
     assert!(field.cloud.instances().await.is_empty());
 }

@@ -54,15 +54,18 @@ async fn neighbours_on_the_same_account_are_left_alone_and_what_was_lost_is_foun
     let ada = create(&first.stack, &ann, "Ada").await;
     let bea = create(&second.stack, &bob, "Bea").await;
 
-    // A row is lost; what it stood for is not.
+    // A row is lost; what it stood for is not. Nobody sweeps before we have looked.
+    first.stack.baal(0).stop().await;
     let lost: String = first.stack.sql("select item_hash from vms").await;
     sqlx::raw_sql("update jobs set vm_id = null; delete from vms").execute(&first.stack.db).await.unwrap();
     let told = first.baal(&["reconcile", "--dry-run"]).await;
     assert!(told.contains(&lost), "{told}");
     assert!(instance(&first, &lost).await.billed, "a dry run destroyed something");
     for other in &others {
-        assert!(!told.contains(&format!("destroy {other}")), "{told}");
+        let line = told.lines().find(|line| line.contains(other));
+        assert!(line.is_some_and(|line| line.contains("installation")), "{other} should be told as another's: {told}");
     }
+    first.stack.baal(0).start().await;
     let gone = async {
         while instance(&first, &lost).await.status != "forgotten" || !instance(&first, &lost).await.execution.is_null()
         {
@@ -126,8 +129,10 @@ async fn nothing_is_destroyed_while_core_channel_nodes_disagree_or_after_a_resto
         .unwrap();
     field.stack.wait_for_sql_within(PATIENCE, "select coalesce(max(sweeps), 0) > 6 from stray_instances", true).await;
     assert!(instance(&field, &hash).await.billed);
-    let told = field.baal(&["reconcile", "--confirm"]).await;
+    let told = field.baal(&["reconcile", "--dry-run"]).await;
     assert!(told.contains(&hash), "{told}");
+    // The program that runs may be the first to act on it, so what this prints is open.
+    field.baal(&["reconcile", "--confirm"]).await;
     let gone = async {
         while instance(&field, &hash).await.billed {
             tokio::time::sleep(Duration::from_millis(100)).await;
