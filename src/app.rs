@@ -67,7 +67,7 @@ impl App {
     pub fn new(config: Config) -> anyhow::Result<Self> {
         let db = connect_lazily(&config)?;
         let telegram = Api::new(&config)?;
-        let agents_http = agents::http::client(config.agent_ca_file.as_deref())?;
+        let agents_http = agents::http::client(config.agent_tls, config.agent_ca_file.as_deref())?;
         let bot_id = config.bot_id();
         let remote = match config.cloud {
             CloudKind::Local => None,

@@ -8,9 +8,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// A client without an overall time-out, because answers stream for minutes. Beside the public authorities it trusts those
-/// of `authorities` (PEM), and names under `localhost` are this host.
-pub fn client(authorities: Option<&Path>) -> anyhow::Result<reqwest::Client> {
+use crate::config::AgentTls;
+
+/// A client without an overall time-out, because answers stream for minutes. Names under `localhost` are this host.
+///
+/// With [`AgentTls::Internal`] it trusts the `authorities` (PEM) and nobody else: agents' secrets go over it, and no public
+/// authority has any say about machines of a closed network. With [`AgentTls::Acme`] they are trusted beside the public ones.
+pub fn client(tls: AgentTls, authorities: Option<&Path>) -> anyhow::Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(10))
         .redirect(reqwest::redirect::Policy::none())
@@ -24,7 +28,12 @@ pub fn client(authorities: Option<&Path>) -> anyhow::Result<reqwest::Client> {
         let certificates = certificates.with_context(|| {
             format!("AGENT_CA_FILE: {} holds no certificate in PEM (`baal ca` makes one)", path.display())
         })?;
-        builder = builder.tls_certs_merge(certificates);
+        builder = match tls {
+            AgentTls::Internal => builder.tls_certs_only(certificates),
+            AgentTls::Acme => builder.tls_certs_merge(certificates),
+        };
+    } else if tls == AgentTls::Internal {
+        anyhow::bail!("AGENT_CA_FILE is needed for AGENT_TLS=internal (`baal ca` makes one)");
     }
     Ok(builder.build()?)
 }
@@ -53,6 +62,7 @@ fn is_localhost(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::str::FromStr as _;
 
     use rustls::pki_types::pem::PemObject as _;
@@ -78,11 +88,10 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn an_authority_of_ones_own_is_trusted_only_where_it_is_named() {
+    /// A server of 204s at `one.vm.localhost`; its address, and the file of the authority that vouches for it.
+    async fn served(directory: &Path) -> (String, PathBuf) {
         drop(rustls::crypto::ring::default_provider().install_default());
-        let directory = tempfile::tempdir().unwrap();
-        let (cert, key) = authority::create(directory.path()).unwrap();
+        let (cert, key) = authority::create(directory).unwrap();
         let leaf = Authority::load(&cert, &key).unwrap().sign("one.vm.localhost").unwrap();
         let chain = CertificateDer::pem_slice_iter(leaf.cert_chain_pem.as_bytes()).collect::<Result<_, _>>().unwrap();
         let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.expose_secret().as_bytes()).unwrap();
@@ -99,16 +108,49 @@ mod tests {
                 stream.shutdown().await.unwrap();
             }
         });
-        assert_eq!(client(Some(&cert)).unwrap().get(&url).send().await.unwrap().status(), 204);
-        assert!(client(None).unwrap().get(&url).send().await.unwrap_err().is_connect());
+        (url, cert)
+    }
+
+    #[tokio::test]
+    async fn an_authority_of_ones_own_is_trusted_only_where_it_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let (url, cert) = served(directory.path()).await;
+        for tls in [AgentTls::Acme, AgentTls::Internal] {
+            assert_eq!(client(tls, Some(&cert)).unwrap().get(&url).send().await.unwrap().status(), 204, "{tls:?}");
+        }
+        assert!(client(AgentTls::Acme, None).unwrap().get(&url).send().await.unwrap_err().is_connect());
+    }
+
+    /// What the system trusts is said by its environment, so the client is tried in a process with another idea of it.
+    #[test]
+    fn with_internal_certificates_public_authorities_have_no_say() {
+        let name = "agents::http::tests::with_internal_certificates_public_authorities_have_no_say";
+        let Some(public) = std::env::var_os("BAAL_PUBLIC_AUTHORITY").map(PathBuf::from) else {
+            let public = tempfile::tempdir().unwrap();
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            let child = child.args(["--exact", name]).env("BAAL_PUBLIC_AUTHORITY", public.path());
+            let ended = child.env("SSL_CERT_FILE", public.path().join("ca.pem")).output().unwrap();
+            let said = String::from_utf8_lossy(&ended.stdout);
+            assert!(ended.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        };
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let (url, _) = served(&public).await;
+            let own = tempfile::tempdir().unwrap();
+            let (cert, _) = authority::create(own.path()).unwrap();
+            let said = |tls| client(tls, Some(&cert)).unwrap().get(&url).send();
+            assert_eq!(said(AgentTls::Acme).await.unwrap().status(), 204, "the system's authority is trusted");
+            assert!(said(AgentTls::Internal).await.unwrap_err().is_connect());
+        });
     }
 
     #[test]
     fn a_file_without_a_certificate_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.pem");
-        assert!(client(Some(&path)).unwrap_err().to_string().contains("ca.pem cannot be read"));
+        assert!(client(AgentTls::Acme, Some(&path)).unwrap_err().to_string().contains("ca.pem cannot be read"));
         std::fs::write(&path, "nothing").unwrap();
-        assert!(client(Some(&path)).unwrap_err().to_string().contains("holds no certificate"));
+        assert!(client(AgentTls::Internal, Some(&path)).unwrap_err().to_string().contains("holds no certificate"));
+        assert!(client(AgentTls::Internal, None).unwrap_err().to_string().contains("AGENT_CA_FILE is needed"));
     }
 }

@@ -146,7 +146,7 @@ settings! {
     /// Whom those authorities may write to. ZeroSSL wants one.
     acme_email: Option<String> = "ACME_EMAIL", Need::Optional, "admin@example.org", optional_text;
     /// A certificate authority (PEM) that is trusted beside the public ones when agents are called. With AGENT_TLS=internal it
-    /// signs their certificates.
+    /// signs their certificates, and nobody else is trusted.
     agent_ca_file: Option<PathBuf> = "AGENT_CA_FILE", Need::Optional, "/etc/baal/ca.pem", optional_path;
     /// Its key (PEM), for AGENT_TLS=internal. `baal ca` makes both.
     agent_ca_key_file: Option<PathBuf> = "AGENT_CA_KEY_FILE", Need::Optional, "/etc/baal/ca-key.pem", optional_path;

@@ -15,7 +15,7 @@ use teloxide_core::payloads::GetMe;
 
 use crate::app::{App, MIGRATIONS};
 use crate::cloud::local;
-use crate::config::{CloudKind, Config, TelegramMode};
+use crate::config::{AgentTls, CloudKind, Config, TelegramMode};
 use crate::telegram::api::TIMEOUT;
 
 /// What is well, or what is wrong and what to do about it.
@@ -45,7 +45,7 @@ impl fmt::Display for Line {
 /// Runs all checks and prints a line for each. `false` if any failed.
 pub async fn run(config: Config) -> anyhow::Result<bool> {
     // What the clouds need is looked at piece by piece below; the rest must be found whatever is missing there.
-    let general = Config { cloud: CloudKind::Local, agent_ca_file: None, ..config.clone() };
+    let general = Config { cloud: CloudKind::Local, agent_tls: AgentTls::Acme, agent_ca_file: None, ..config.clone() };
     let app = App::new(general).context("the checks cannot begin")?;
     let mut lines = vec![
         Line::new("database", database(&app).await),
