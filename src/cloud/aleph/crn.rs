@@ -7,8 +7,8 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tracing::info;
 
+use super::addresses::is_public;
 use super::http::{Answer, NODE_ANSWER, clean, excerpt, host, send_for};
-use super::nodes::is_public;
 use super::signing::{KEY_HEADER, OPERATION_HEADER};
 use super::{Aleph, AlephError, Crn, Execution, Instance, gateway};
 use crate::ssh;
@@ -84,14 +84,14 @@ impl Aleph {
         let hash = hex::encode(gateway::native(&instance.item_hash)?);
         let path = format!("/control/machine/{hash}/{operation}");
         let signed = self.sign(&instance.crn.url, "POST", &path)?;
-        let request = self.http.post(&format!("{}{path}", instance.crn.url));
+        let request = self.nodes_http.post(&format!("{}{path}", instance.crn.url));
         let request = request.header(KEY_HEADER, signed.key).header(OPERATION_HEADER, signed.operation);
         send_for(request, &name(&instance.crn), self.deadlines.operate, NODE_ANSWER).await
     }
 
     async fn notify(&self, instance: &Instance) -> Result<(), AlephError> {
         let what = name(&instance.crn);
-        let request = self.http.post(&format!("{}/control/allocation/notify", instance.crn.url));
+        let request = self.nodes_http.post(&format!("{}/control/allocation/notify", instance.crn.url));
         let request = request.json(&json!({ "instance": instance.item_hash }));
         let answer = send_for(request, &what, self.deadlines.operate, NODE_ANSWER).await?;
         let said: Option<Value> = serde_json::from_slice(&answer.body).ok();
@@ -111,7 +111,7 @@ impl Aleph {
     async fn seen(&self, instance: &Instance) -> Result<Seen, AlephError> {
         let what = name(&instance.crn);
         let list = |path| {
-            let request = self.http.get(&format!("{}{path}", instance.crn.url));
+            let request = self.nodes_http.get(&format!("{}{path}", instance.crn.url));
             send_for(request, &what, self.deadlines.read, NODE_ANSWER)
         };
         let answer = list("/v2/about/executions/list").await?;

@@ -6,12 +6,13 @@ use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::{Client, ClientBuilder, RequestBuilder, StatusCode};
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::AlephError;
+use super::addresses::Public;
 
 /// Time to connect, within the deadline.
 const CONNECT: Duration = Duration::from_secs(8);
@@ -32,8 +33,15 @@ pub(super) struct Answer {
 }
 
 impl Http {
+    /// For servers that the operator named.
     pub(super) fn new() -> anyhow::Result<Self> {
-        let client = Client::builder().connect_timeout(CONNECT).redirect(reqwest::redirect::Policy::none()).no_proxy();
+        Ok(Self(builder().build()?))
+    }
+
+    /// For servers that strangers named: goes to addresses on the internet alone, unless `allow_private`. Addresses within URLs
+    /// are not looked up, and have to be checked where the URL is taken over.
+    pub(super) fn to_strangers(allow_private: bool) -> anyhow::Result<Self> {
+        let client = if allow_private { builder() } else { builder().dns_resolver(Public) };
         Ok(Self(client.build()?))
     }
 
@@ -44,6 +52,10 @@ impl Http {
     pub(super) fn post(&self, url: &str) -> RequestBuilder {
         self.0.post(url)
     }
+}
+
+fn builder() -> ClientBuilder {
+    Client::builder().connect_timeout(CONNECT).redirect(reqwest::redirect::Policy::none()).no_proxy()
 }
 
 /// Sends a request and reads the whole answer, of at most [`ANSWER`] bytes, within `deadline`. `what` names the server in errors.

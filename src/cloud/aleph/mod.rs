@@ -17,6 +17,7 @@
 //! byte for byte, answers are read tolerantly (one odd field must not hide how a message stands), and every server, most of
 //! which anybody may run, gets a deadline and a size limit and cannot send us elsewhere.
 
+mod addresses;
 mod cached;
 mod ccn;
 mod crn;
@@ -265,6 +266,8 @@ pub struct Aleph {
     /// Whether nodes and machines may be at plain http and private addresses.
     allow_private: bool,
     http: Http,
+    /// For compute nodes.
+    nodes_http: Http,
     deadlines: Deadlines,
     image: Cached<ItemHash>,
     hourly: Cached<u64>,
@@ -299,6 +302,7 @@ impl Aleph {
             gateway_domain: config.aleph_gateway_domain.clone(),
             allow_private: config.agent_allow_private,
             http: Http::new()?,
+            nodes_http: Http::to_strangers(config.agent_allow_private)?,
             deadlines: DEADLINES,
             image: Cached::new(),
             hourly: Cached::new(),

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::addresses::is_public;
 use super::http::{clean, garbled, host, send};
 use super::instances::Size;
 use super::{Aleph, AlephError, Crn};
@@ -212,7 +213,11 @@ fn whole(number: f64) -> u64 {
 
 /// A node's base URL; none where we would not go there.
 fn base(address: &str, allow_private: bool) -> Option<String> {
-    let url = reqwest::Url::parse(address.trim()).ok()?;
+    let mut url = reqwest::Url::parse(address.trim()).ok()?;
+    // A dot at the end means the same name, and would hide `localhost`.
+    if let Some(name) = url.host_str()?.strip_suffix('.').map(str::to_owned) {
+        url.set_host(Some(&name)).ok()?;
+    }
     let name = url.host_str()?;
     let bare = url.username().is_empty()
         && url.password().is_none()
@@ -222,7 +227,9 @@ fn base(address: &str, allow_private: bool) -> Option<String> {
     let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
     let public = match literal {
         Some(ip) => is_public(ip),
-        None => name.contains('.') && !name.ends_with(".localhost") && !name.ends_with(".local"),
+        None => {
+            name.contains('.') && !name.ends_with('.') && !name.ends_with(".localhost") && !name.ends_with(".local")
+        }
     };
     let fit = match url.scheme() {
         "https" => public || allow_private,
@@ -230,23 +237,6 @@ fn base(address: &str, allow_private: bool) -> Option<String> {
         _ => false,
     };
     (bare && fit).then(|| url.as_str().trim_end_matches('/').to_owned())
-}
-
-/// Whether this is an address on the internet rather than on this machine or in its network.
-pub(super) fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            let shared = a == 100 && (64..128).contains(&b);
-            let special = a == 0 || a >= 240 || (a, b) == (192, 0) || (a == 198 && (18..20).contains(&b));
-            !(ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_multicast() || shared || special)
-        }
-        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
-            Some(ip) => is_public(IpAddr::V4(ip)),
-            // Global unicast is 2000::/3.
-            None => ip.segments()[0] & 0xe000 == 0x2000,
-        },
-    }
 }
 
 #[cfg(test)]
@@ -318,6 +308,12 @@ mod tests {
             ("/address", json!("https://127.0.0.1")),
             ("/address", json!("https://[::1]:8443")),
             ("/address", json!("https://localhost")),
+            ("/address", json!("https://localhost.")),
+            ("/address", json!("https://crn.localhost.")),
+            ("/address", json!("https://crn.local./")),
+            ("/address", json!("https://127.0.0.1.")),
+            ("/address", json!("https://168.63.129.16")),
+            ("/address", json!("https://[2002:7f00:1::]")),
             ("/address", json!("https://192.168.1.1/")),
             ("/address", json!("")),
             ("/ipv6_check", json!({"host": true, "vm": false})),
@@ -396,6 +392,12 @@ mod tests {
     }
 
     #[test]
+    fn a_dot_behind_a_nodes_name_is_cut_off() {
+        assert_eq!(base("https://crn.example.org.:8443/", false).as_deref(), Some("https://crn.example.org:8443"));
+        assert_eq!(base("https://crn.example.org../", false).as_deref(), None);
+    }
+
+    #[test]
     fn in_a_closed_network_plain_and_private_addresses_are_taken() {
         let mut near = node(1, 0.1, 0.9);
         near["address"] = json!("http://127.0.0.1:4020/");
@@ -409,25 +411,5 @@ mod tests {
         entry["name"] = json!(format!("\u{1b}[2J\n<b>\u{202e}{}", "x".repeat(500)));
         let name = &chosen(&[entry])[0];
         assert!(name.chars().count() <= NAME && !name.chars().any(char::is_control) && !name.contains('\u{202e}'));
-    }
-
-    #[test]
-    fn addresses_that_are_not_on_the_internet_are_known() {
-        for ip in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "169.254.169.254",
-            "100.64.0.1",
-            "0.0.0.0",
-            "::1",
-            "fe80::1",
-            "fd00::1",
-            "::ffff:10.0.0.1",
-        ] {
-            assert!(!is_public(ip.parse().unwrap()), "{ip}");
-        }
-        for ip in ["1.1.1.1", "2a01:4f8::1", "::ffff:1.1.1.1"] {
-            assert!(is_public(ip.parse().unwrap()), "{ip}");
-        }
     }
 }

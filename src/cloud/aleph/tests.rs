@@ -218,6 +218,19 @@ async fn a_node_that_talks_for_long_is_cut_off_sooner() {
 }
 
 #[tokio::test]
+async fn a_node_whose_name_leads_into_our_own_network_is_asked_nothing() {
+    let node = Server::saying(200, json!({})).await;
+    let crn = Crn { url: node.url.replace("127.0.0.1", "localhost"), ..node.crn() };
+    let near = aleph(&[]);
+    let made = instance(&near, crn).await;
+    let public = Aleph { allow_private: false, nodes_http: Http::to_strangers(false).unwrap(), ..aleph(&[]) };
+    let error = public.start(&made).await.unwrap_err();
+    assert!(matches!(&error, AlephError::Unreachable { cause, .. } if cause.contains("on the internet")), "{error}");
+    assert!(public.execution(&made).await.is_err() && node.seen().is_empty());
+    near.start(&made).await.unwrap();
+}
+
+#[tokio::test]
 async fn every_standing_is_understood_and_404_means_unknown() {
     for (name, expected) in [
         ("pending", Standing::Pending),
