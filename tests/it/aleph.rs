@@ -7,6 +7,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use sqlx::PgPool;
+
+use crate::harness::database;
 
 /// A well-known test key and its address.
 const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
@@ -101,6 +104,8 @@ fn an_instance_message_is_accepted_by_the_networks_own_schema_hash_and_signature
     assert!(told.contains("root image") && told.contains("price"), "what is not from the network is said: {told}");
     assert_eq!(shown["price"]["credits_per_hour"], 28_500);
     assert_eq!((&shown["price"]["from"], &shown["image_from"]), (&json!("built in"), &json!("built in")));
+    assert!(told.contains("no installation will remove") && told.contains("can post it"), "{told}");
+    assert_eq!(shown["installation_from"], "made up");
     assert_eq!(
         check(&shown, &["message", ADDRESS]).unwrap(),
         json!({
@@ -116,6 +121,21 @@ fn an_instance_message_is_accepted_by_the_networks_own_schema_hash_and_signature
             "metadata": ["baal_installation", "baal_vm", "name"],
         })
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_carries_this_installations_id_where_the_database_answers() {
+    let url = database().await;
+    let db = PgPool::connect(&url).await.unwrap();
+    baal::app::MIGRATIONS.run(&db).await.unwrap();
+    let id: String = sqlx::query_scalar("select id::text from installation").fetch_one(&db).await.unwrap();
+    let output = preview(&["--node", NODE], &[("DATABASE_URL", url.as_str())]);
+    let shown = printed(&output);
+    let content: Value = serde_json::from_str(shown["message"]["item_content"].as_str().unwrap()).unwrap();
+    assert_eq!(content["metadata"]["baal_installation"], json!(id));
+    assert_eq!(shown["installation_from"], "database");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("can post it") && !told.contains("no installation will"), "{told}");
 }
 
 #[test]

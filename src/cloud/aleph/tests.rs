@@ -98,7 +98,7 @@ fn config(ccns: &[&Server]) -> Config {
     let values = [
         ("TELEGRAM_BOT_TOKEN", "42:AAAAAAAAAAAAAAAA"),
         ("TELEGRAM_MODE", "polling"),
-        ("DATABASE_URL", "postgres://localhost/none"),
+        ("DATABASE_URL", "postgres://127.0.0.1:1/none"),
         ("BOT_ENCRYPTION_KEY", "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="),
         ("LIBERTAI_API_KEY", "key"),
         ("ALEPH_PRIVATE_KEY", KEY),
@@ -572,6 +572,7 @@ async fn candidates_come_from_the_list_of_nodes() {
     assert_eq!(shown["crn"]["hash"], json!("cd".repeat(32)));
     assert_eq!(shown["price"], json!({"credits_per_hour": 20_000, "credits_per_day": 480_000, "from": "network"}));
     assert_eq!(shown["image_from"], "built in");
+    assert_eq!(shown["installation_from"], "made up");
     assert!(list.seen().iter().all(|seen| seen.method == Method::GET));
 }
 
