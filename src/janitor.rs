@@ -1,5 +1,5 @@
 //! Tidying up: finished rows are kept for as long as somebody may ask for them, then deleted, a few at a time so that no
-//! long transaction slows the queues.
+//! long transaction slows the queues. What was left half done is taken up again.
 
 use std::time::Duration;
 
@@ -7,14 +7,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::app::App;
+use crate::jobs;
+use crate::jobs::model::Kind;
 use crate::replica::Replica;
+use crate::wake::Queue;
 
 const EVERY: Duration = Duration::from_secs(600);
 const LEASE: &str = "janitor";
 const BATCH: i64 = 5_000;
 
 /// What goes when. Telegram repeats an update for at most a day; dead letters wait for somebody to look.
-const RULES: [(&str, &str); 4] = [
+const RULES: [(&str, &str); 5] = [
     (
         "handled updates",
         "delete from updates where (bot_id, update_id) in (select bot_id, update_id from updates
@@ -39,14 +42,23 @@ const RULES: [(&str, &str); 4] = [
         "update turns set request = '' where id in (select id from turns
           where done and request <> '' and ended_at < now() - interval '1 day' limit $1)",
     ),
+    (
+        // With what each tried. An agent's last says how it came to be as it is.
+        "finished jobs",
+        "delete from jobs where id in (select j.id from jobs j
+          where j.done and j.ended_at < now() - interval '90 days'
+            and (j.agent_id is null or exists (select from jobs n where n.agent_id = j.agent_id
+                                                  and (n.created_at, n.id) > (j.created_at, j.id))) limit $1)",
+    ),
 ];
 
 /// Tidies up every ten minutes, on one replica at a time, until `stop`.
 pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
     loop {
         if replica.holds(&app.db, LEASE).await.unwrap_or(false) {
-            for (what, rule) in RULES {
-                tidy(app, what, rule, stop).await;
+            tidy_all(app, stop).await;
+            if let Err(error) = resume_deletions(app).await {
+                warn!(%error, "agents whose deletion nobody works at cannot be looked up; trying again later");
             }
         }
         tokio::select! {
@@ -54,6 +66,40 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
             () = tokio::time::sleep(EVERY.mul_f64(rand::random_range(0.9..1.1))) => {}
         }
     }
+}
+
+/// Deletes what nobody asks for any more.
+pub async fn tidy_all(app: &App, stop: &CancellationToken) {
+    for (what, rule) in RULES {
+        tidy(app, what, rule, stop).await;
+    }
+}
+
+/// Has agents deleted that are being deleted and that no job works at: whatever ended their job, they must not stay so, and be
+/// paid for. How many there were.
+pub async fn resume_deletions(app: &App) -> sqlx::Result<usize> {
+    let mut tx = app.db.begin().await?;
+    // Whoever holds an agent is about to give it a job perhaps.
+    let left: Vec<i64> = sqlx::query_scalar(
+        "select a.id from agents a where a.status = 'deleting' and a.deleted_at is null
+            and not exists (select from jobs j where j.agent_id = a.id and not j.done)
+          order by a.id limit $1 for update of a skip locked",
+    )
+    .bind(BATCH)
+    .fetch_all(&mut *tx)
+    .await?;
+    for id in &left {
+        // Asked again under the lock: a job that came in between was not seen by the first look.
+        if jobs::store::live(&mut tx, *id).await?.is_none() {
+            warn!(agent.id = id, "nobody works at the deletion of an agent; it is begun anew");
+            jobs::store::enqueue(&mut tx, Kind::Deprovision, *id, None).await?;
+        }
+    }
+    tx.commit().await?;
+    if !left.is_empty() {
+        app.wake.wake(Queue::Jobs);
+    }
+    Ok(left.len())
 }
 
 async fn tidy(app: &App, what: &str, rule: &'static str, stop: &CancellationToken) {

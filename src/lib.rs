@@ -8,7 +8,7 @@ pub mod demo;
 pub mod doctor;
 mod http;
 pub mod install;
-mod janitor;
+pub mod janitor;
 pub mod jobs;
 pub mod replica;
 pub mod serve;

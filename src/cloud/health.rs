@@ -14,7 +14,9 @@ use tracing::{error, info, warn};
 
 use crate::agents::Agent;
 use crate::app::App;
+use crate::config::CloudKind;
 use crate::replica::Replica;
+use crate::telegram::api::ApiError;
 use crate::telegram::outbox::{self, Call};
 use crate::telegram::text::{Place, send_message};
 use crate::telegram::texts::{self, Message};
@@ -47,10 +49,36 @@ pub struct Heard {
     pub known: bool,
 }
 
-/// Whether this looks like a failure of our own network: nobody answers, and several of those did until now. `answered` says
-/// that somebody did in this round.
-fn is_our_own(answered: bool, batch: &[Heard]) -> bool {
-    !answered && batch.iter().all(|heard| !heard.well) && batch.iter().filter(|heard| !heard.known).count() >= MANY
+/// How many agents fell silent where nobody answers at all, which may be our own network's doing; none if somebody does.
+/// `answered` says that somebody did in this round.
+fn newly_silent(answered: bool, batch: &[Heard]) -> usize {
+    if answered || batch.iter().any(|heard| heard.well) {
+        return 0;
+    }
+    batch.iter().filter(|heard| !heard.known).count()
+}
+
+/// Whether it is our own network that fails: several agents do not fall silent at once by themselves, and of few it is
+/// suspected if nobody else answers either.
+async fn is_our_own(app: &App, silent: usize) -> bool {
+    silent >= MANY || (silent > 0 && !reaches_others(app).await)
+}
+
+/// Whether anybody answers who certainly runs: a core channel node, or Telegram. Agents of the local cloud are reached without
+/// a network.
+async fn reaches_others(app: &App) -> bool {
+    if app.config.cloud == CloudKind::Local {
+        return true;
+    }
+    if let Some(aleph) = &app.aleph {
+        // A message that cannot exist: the question is whether there is an answer.
+        let asked = tokio::time::timeout(ANSWER_WITHIN, aleph.standing(&"0".repeat(64))).await;
+        if matches!(asked, Ok(Ok(_))) {
+            return true;
+        }
+    }
+    // silent-ok: whether there is an answer is what is looked for here; a refusal is one.
+    matches!(app.telegram.call_raw("getMe", "{}".into(), ANSWER_WITHIN).await, Ok(_) | Err(ApiError::Refused { .. }))
 }
 
 /// How a round went.
@@ -98,7 +126,12 @@ pub async fn round(app: &App, isolated: bool) -> sqlx::Result<Round> {
     loop {
         let due = due(&mut *app.db.acquire().await?, began).await?;
         if due.is_empty() {
-            return Ok(round);
+            if isolated && round.asked > 0 {
+                info!(agents = round.asked, "agents answer again, or do not by themselves");
+                tell_operators(app, &texts::somebody_answers()).await?;
+            }
+            // Nobody was asked: nothing is known that was not before.
+            return Ok(Round { isolated: isolated && round.asked == 0, ..round });
         }
         let count = due.len();
         let heard: Vec<_> = stream::iter(due)
@@ -110,13 +143,13 @@ pub async fn round(app: &App, isolated: bool) -> sqlx::Result<Round> {
             .collect()
             .await;
         round.asked += count;
-        if is_our_own(answered, &heard) {
+        if is_our_own(app, newly_silent(answered, &heard)).await {
             error!(
                 agents = count,
                 "no agent answers, so it may be our own network that fails; their owners are not told"
             );
             if !isolated {
-                tell_operators(app, count).await?;
+                tell_operators(app, &texts::nobody_answers(count)).await?;
             }
             return Ok(Round { isolated: true, ..round });
         }
@@ -216,11 +249,11 @@ pub async fn write(conn: &mut PgConnection, heard: &[Heard]) -> sqlx::Result<(us
     Ok((unwell, recovered))
 }
 
-async fn tell_operators(app: &App, agents: usize) -> sqlx::Result<()> {
+async fn tell_operators(app: &App, words: &Message) -> sqlx::Result<()> {
     let mut tx = app.db.begin().await?;
     for operator in &app.config.operator_ids {
         // A private chat has its user's id.
-        tell(&mut tx, app.bot_id, *operator, &texts::nobody_answers(agents)).await?;
+        tell(&mut tx, app.bot_id, *operator, words).await?;
     }
     tx.commit().await?;
     app.wake.wake(Queue::Outbox);
@@ -244,17 +277,14 @@ mod tests {
 
     #[test]
     fn our_own_network_is_suspected_only_if_nobody_answers_who_did_before() {
-        let silent = vec![heard(false, false); MANY];
-        assert!(is_our_own(false, &silent));
-        assert!(!is_our_own(true, &silent));
-        assert!(!is_our_own(false, &silent[1..]));
+        let silent = vec![heard(false, false); 7];
+        assert_eq!((newly_silent(false, &silent), newly_silent(true, &silent)), (7, 0));
         let mut mixed = silent.clone();
         mixed.push(heard(true, false));
-        assert!(!is_our_own(false, &mixed));
+        assert_eq!(newly_silent(false, &mixed), 0);
         // Agents that nobody repairs say nothing about the network.
-        assert!(!is_our_own(false, &vec![heard(false, true); 100]));
-        mixed.truncate(MANY);
+        mixed.pop();
         mixed.extend(vec![heard(false, true); 100]);
-        assert!(is_our_own(false, &mixed));
+        assert_eq!(newly_silent(false, &mixed), 7);
     }
 }

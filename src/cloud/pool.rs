@@ -97,11 +97,6 @@ pub fn plan(counts: &Counts, wanted: &Wanted) -> Actions {
 
 /// Looks after the pool every POOL_REPLENISH_INTERVAL, on one replica at a time, until `stop`.
 pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
-    // Agents of the local cloud start within a second.
-    if app.config.cloud == CloudKind::Local {
-        stop.cancelled().await;
-        return;
-    }
     loop {
         if replica.may_send()
             && replica.holds(&app.db, LEASE).await.unwrap_or(false)
@@ -118,10 +113,19 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
 }
 
 /// Looks at the pool once and does what is to be done.
+///
+/// Machines that were made ready under another CLOUD are of no use to anybody and are retired.
 pub async fn round(app: &App) -> sqlx::Result<Actions> {
+    retire_others(app).await?;
+    // Agents of the local cloud start within a second.
+    if app.config.cloud == CloudKind::Local {
+        return Ok(Actions::default());
+    }
     let wanted = Wanted::of(&app.config);
+    // Counted before the lock, under which agents get their machines: a failure more or less makes no machine too many.
+    let failed = failures(&mut *app.db.acquire().await?).await?;
     let mut tx = app.db.begin().await?;
-    let counts = count(&mut tx, &app.config).await?;
+    let counts = count(&mut tx, &app.config, failed).await?;
     let actions = plan(&counts, &wanted);
     let mut retired = 0;
     for id in oldest(&mut tx, app.config.cloud, actions.retire).await? {
@@ -146,7 +150,7 @@ pub async fn round(app: &App) -> sqlx::Result<Actions> {
 }
 
 /// Counts under the installation's lock, which lasts until the transaction ends.
-async fn count(conn: &mut PgConnection, config: &Config) -> sqlx::Result<Counts> {
+async fn count(conn: &mut PgConnection, config: &Config, failed: (u32, Duration)) -> sqlx::Result<Counts> {
     let unended = store::count_unended(conn).await?;
     let row = sqlx::query(
         "select
@@ -168,15 +172,14 @@ async fn count(conn: &mut PgConnection, config: &Config) -> sqlx::Result<Counts>
     if config.cloud == CloudKind::Hosts {
         room = room.min(hosts::count_free(conn).await?);
     }
-    let (failures, since_failure) = failures(conn).await?;
     Ok(Counts {
         warm: row.try_get("warm")?,
         stale: row.try_get("stale")?,
         preparing: row.try_get("preparing")?,
         room: room - unplaced,
         waiting: row.try_get("waiting")?,
-        failures,
-        since_failure,
+        failures: failed.0,
+        since_failure: failed.1,
     })
 }
 
@@ -192,6 +195,26 @@ async fn failures(conn: &mut PgConnection) -> sqlx::Result<(u32, Duration)> {
     let failures: i64 = row.try_get("failures")?;
     let since: f64 = row.try_get("since")?;
     Ok((failures.try_into().unwrap_or(u32::MAX), Duration::from_secs_f64(since.max(0.0))))
+}
+
+/// Retires what waits in the pool of another cloud.
+async fn retire_others(app: &App) -> sqlx::Result<()> {
+    let mut tx = app.db.begin().await?;
+    let others: Vec<Uuid> = sqlx::query_scalar(
+        "select id from vms where cloud <> $1 and state = 'warm' and ended_at is null order by id for update skip locked",
+    )
+    .bind(app.config.cloud.as_str())
+    .fetch_all(&mut *tx)
+    .await?;
+    for id in &others {
+        store::retire(&mut tx, *id).await?;
+    }
+    tx.commit().await?;
+    if !others.is_empty() {
+        info!(retire = others.len(), "the pool's machines of another cloud are removed, as CLOUD was changed");
+        app.wake.wake(Queue::Jobs);
+    }
+    Ok(())
 }
 
 /// Locks the machines that have waited longest; whoever is claiming one keeps it.

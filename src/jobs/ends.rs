@@ -1,8 +1,10 @@
 //! The last steps, which change rows only.
 
+use anyhow::anyhow;
 use tracing::info;
 
 use super::card::Scene;
+use super::error::JobError;
 use super::model::{Kind, Outcome, State, Step};
 use super::saving::Next;
 use super::steps::{Done, Effect};
@@ -100,6 +102,13 @@ impl Turn<'_> {
             tx.rollback().await?;
             let state = self.job.state.clone();
             return self.save(Done { next: Step::Stop, state, effect: Effect::Nothing }).await;
+        }
+        if let Some(agent) = locked.agent.as_ref().filter(|agent| agent.status == Status::Deleting)
+            && vms::leaves_traces(&mut tx, agent.id).await?
+        {
+            tx.rollback().await?;
+            let source = anyhow!("jobs of their own remove the machines that were given up");
+            return Err(JobError::retry("a machine that it had before is still being removed", source));
         }
         let (outcome, error) = match &locked.agent {
             None => (Outcome::Succeeded, None),

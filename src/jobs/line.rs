@@ -45,11 +45,11 @@ pub async fn wait(conn: &mut PgConnection, claim: &Claim, state: &State) -> sqlx
     Ok((result.rows_affected() == 1).then_some(()))
 }
 
-/// A machine is gone: who waits longest looks at once. Wake [`Queue::Jobs`](crate::wake::Queue) after the commit.
+/// A machine is gone, or who waited longest has one: who waits longest now looks at once. Wake [`Queue::Jobs`](crate::wake::Queue) after the commit.
 pub async fn hurry(conn: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query(
         "with first as materialized (
-           select id from jobs where not done and waiting_since is not null and claimed_by is null
+           select id from jobs where not done and waiting_since is not null and not cancel_requested and claimed_by is null
             order by waiting_since, id limit 1 for update skip locked)
          update jobs j set run_at = least(j.run_at, now()) from first where j.id = first.id",
     )

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::card::Scene;
 use super::error::JobError;
 use super::line;
-use super::model::{Kind, State, Step, next};
+use super::model::{Kind, Outcome, State, Step, next};
 use super::saving::{Locked, Next};
 use super::steps::{Done, Effect};
 use super::store::Job;
@@ -137,6 +137,7 @@ impl Turn<'_> {
             let job = self.placed(&mut tx, locked, &vm, Step::Install).await?;
             tx.commit().await?;
             self.app.wake.wake(Queue::Outbox);
+            self.app.wake.wake(Queue::Jobs);
             return Ok(ControlFlow::Break(Some(job)));
         }
         let mut room = unended + ahead < self.app.config.max_vms;
@@ -179,6 +180,7 @@ impl Turn<'_> {
         let job = self.placed(&mut tx, locked, &vm, step).await?;
         tx.commit().await?;
         self.app.wake.wake(Queue::Outbox);
+        self.app.wake.wake(Queue::Jobs);
         Ok(ControlFlow::Break(Some(job)))
     }
 
@@ -195,14 +197,24 @@ impl Turn<'_> {
         let scene = self.working(Some(vm), step, &state);
         self.show(conn, locked.agent.as_ref(), &scene).await?;
         self.record(conn, None).await?;
-        self.step_to(conn, locked, step, state, 0).await
+        let job = self.step_to(conn, locked, step, state, 0).await?;
+        if self.job.state.line.is_some() {
+            // There may be room for the next in line as well.
+            line::hurry(conn).await?;
+        }
+        Ok(job)
     }
 
     /// Waits for a place, told its number; a job of the pool does not wait, for agents come first.
     async fn queue_up(&self, mut tx: sqlx::Transaction<'static, sqlx::Postgres>, locked: Locked, place: i64) -> Next {
         if self.job.kind == Kind::Prepare {
-            tx.rollback().await?;
-            return Err(JobError::fail("there is no room for another machine", anyhow::anyhow!("MAX_VMS is reached")));
+            // No failure: the pool asks again once there is room.
+            let why = "there is no room for another machine";
+            self.record(&mut tx, Some(why)).await?;
+            self.end_job(&mut tx, Outcome::Cancelled, Some(why)).await?;
+            tx.commit().await?;
+            info!(job.id = %self.job.claim.job_id, "the pool gets no machine at the moment: {why}");
+            return Ok(None);
         }
         let state = State { line: Some(place), ..self.job.state.clone() };
         if self.job.state.line != Some(place) {

@@ -122,19 +122,26 @@ pub async fn enqueue_retire(conn: &mut PgConnection, vm_id: Uuid) -> sqlx::Resul
     Ok(())
 }
 
-/// Claims up to `limit` jobs whose time has come, if the replica is registered.
-pub async fn claim(conn: &mut PgConnection, replica_id: i64, limit: i64) -> sqlx::Result<Vec<Job>> {
+/// Claims up to `limit` jobs whose time has come, of which at most `makers` make something, if the replica is registered.
+pub async fn claim(conn: &mut PgConnection, replica_id: i64, limit: i64, makers: i64) -> sqlx::Result<Vec<Job>> {
     let rows = sqlx::query(
-        "with ready as materialized (
+        "with making as materialized (
            select id from jobs
-            where not done and claimed_by is null and run_at <= now()
+            where not done and claimed_by is null and run_at <= now() and step not in ('stop', 'remove', 'end')
               and exists (select from replicas where id = $1 and expires_at > now())
-            order by run_at limit $2 for update skip locked)
-         update jobs j set claimed_by = $1, attempt = j.attempt + 1 where j.id = any(array(select ready.id from ready))
+            order by run_at limit $3 for update skip locked),
+         removing as materialized (
+           select id from jobs
+            where not done and claimed_by is null and run_at <= now() and step in ('stop', 'remove', 'end')
+              and exists (select from replicas where id = $1 and expires_at > now())
+            order by run_at limit $2 - (select count(*) from making) for update skip locked)
+         update jobs j set claimed_by = $1, attempt = j.attempt + 1
+          where j.id = any(array(select making.id from making union all select removing.id from removing))
          returning j.*",
     )
     .bind(replica_id)
     .bind(limit)
+    .bind(makers.min(limit))
     .fetch_all(conn)
     .await?;
     // One by one: a job that a newer version wrote and this one cannot read must not take the others with it. It goes

@@ -26,6 +26,9 @@ use crate::wake::Queue;
 
 /// Jobs of one replica at the same moment. Most of them wait for machines, without a connection or a lock.
 const AT_ONCE: usize = 32;
+/// Those of them that only jobs get which remove something: machines that stall while they are made must not keep others from
+/// being given back.
+const FOR_REMOVAL: usize = 4;
 const POLL: Duration = Duration::from_millis(1_500);
 /// How long jobs may take to come to a point where they can be handed back.
 const DRAIN: Duration = Duration::from_secs(6);
@@ -56,7 +59,7 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
             () = stop.cancelled() => {}
             () = replica.lost().cancelled() => {}
             () = app.wake.wait(Queue::Jobs, POLL) => {}
-            () = slots.one_ends(), if free == 0 => {}
+            () = slots.one_ends(), if free <= FOR_REMOVAL => {}
         }
     }
     worker.stop.cancel();
@@ -67,7 +70,8 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
 
 impl Worker {
     async fn claim(&self, limit: usize) -> sqlx::Result<Vec<Job>> {
-        store::claim(&mut *self.app.db.acquire().await?, self.replica.id(), limit as i64).await
+        let makers = limit.saturating_sub(FOR_REMOVAL);
+        store::claim(&mut *self.app.db.acquire().await?, self.replica.id(), limit as i64, makers as i64).await
     }
 
     async fn work(&self, mut job: Job) {

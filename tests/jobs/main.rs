@@ -2,5 +2,6 @@
 
 mod changes;
 mod kills;
+mod leftovers;
 mod life;
 mod world;

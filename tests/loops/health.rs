@@ -11,7 +11,15 @@ use baal::cloud::health::{self, Round};
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use crate::network::Network;
 use crate::world::{OPERATOR, OWNER, World};
+
+/// A world whose core channel nodes answer.
+async fn connected() -> (World, Network) {
+    let (network, variables) = Network::start().await;
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    (World::new(&variables).await, network)
+}
 
 /// Something that says it is well, as long as that is wanted.
 struct Agent {
@@ -52,7 +60,7 @@ async fn rounds(world: &World, count: usize) -> Round {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_owner_is_told_once_after_three_failures_and_once_when_it_is_over() {
-    let world = World::new(&[]).await;
+    let (world, _network) = connected().await;
     let agent = Agent::start().await;
     let id = world.agent(&agent.url).await;
     assert_eq!(rounds(&world, 4).await, Round { asked: 1, ..Round::default() });
@@ -119,7 +127,7 @@ async fn what_was_heard_of_another_address_or_too_late_does_not_count() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_nobody_answers_operators_are_told_once_and_owners_not_at_all() {
-    let world = World::new(&[]).await;
+    let (world, _network) = connected().await;
     let agents = futures_util::future::join_all((0..5).map(|_| Agent::start())).await;
     for agent in &agents {
         world.agent(&agent.url).await;
@@ -132,10 +140,37 @@ async fn when_nobody_answers_operators_are_told_once_and_owners_not_at_all() {
 
     // One that answers proves that the network is well: the others count.
     agents[0].set(true);
-    let last = rounds(&world, 3).await;
+    let first = health::round(&world.app, true).await.expect("a round");
+    assert!(!first.isolated);
+    let last = rounds(&world, 2).await;
     assert_eq!((last.unwell, last.isolated), (4, false));
+    let told: Vec<_> = world.notices().await.into_iter().filter(|(chat, _)| *chat == OPERATOR).collect();
+    assert!(told.len() == 2 && told[1].1.contains("probed again"), "{told:?}");
     // Now none does, but of those that are newly silent there is only one.
     agents[0].set(false);
     assert!(!rounds(&world, 1).await.isolated);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_few_agents_do_not_count_as_silent_while_nobody_else_answers_us_either() {
+    let (world, network) = connected().await;
+    let agent = Agent::start().await;
+    world.agent(&agent.url).await;
+    agent.set(false);
+    for node in ["a", "b"] {
+        network.set_down(node, true);
+    }
+    assert!(rounds(&world, 5).await.isolated);
+    assert_eq!(world.count("select sum(health_failures) from agents").await, 0);
+    network.set_down("b", false);
+    let mut round = health::round(&world.app, true).await.expect("a round");
+    assert!(!round.isolated);
+    for _ in 0..2 {
+        round = health::round(&world.app, round.isolated).await.expect("a round");
+    }
+    assert_eq!(round.unwell, 1);
+    let chats: Vec<_> = world.notices().await.into_iter().map(|(chat, _)| chat).collect();
+    assert_eq!(chats, [OPERATOR, OPERATOR, OWNER]);
     world.end().await;
 }

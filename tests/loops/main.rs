@@ -6,4 +6,5 @@ mod hosts;
 mod network;
 mod pool;
 mod reconcile;
+mod upkeep;
 mod world;

@@ -1,6 +1,7 @@
 //! The pool.
 
 use baal::cloud::pool::{self, Actions};
+use baal::cloud::reconcile;
 use baal::cloud::store::VmState;
 use futures_util::future::join_all;
 
@@ -105,4 +106,21 @@ async fn a_pool_that_is_switched_off_is_emptied_and_failures_are_not_repeated_at
     assert_eq!(pool::round(&world.app).await.expect("a round").prepare, 1);
     assert_eq!(pool::round(&world.app).await.expect("a round"), Actions::default());
     world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_the_pool_of_another_cloud_is_removed_and_told() {
+    for cloud in ["hosts", "local"] {
+        let world = World::new(&[("CLOUD", cloud), ("POOL_ENABLED", "false")]).await;
+        let agent = world.agent("https://a.example").await;
+        world.vm("aa", VmState::Warm, None).await;
+        world.vm("bb", VmState::Assigned, Some(agent)).await;
+        assert_eq!(pool::round(&world.app).await.expect("a round"), Actions::default());
+        assert_eq!(world.count(RETIRING).await, 1);
+        let report = reconcile::sweep(&world.app, false).await.expect("a sweep");
+        let stuck: Vec<_> = report.stuck.iter().map(|line| (line.cloud.as_str(), line.agent)).collect();
+        assert_eq!((stuck, report.is_clean()), (vec![("aleph", None), ("aleph", Some(agent))], false));
+        assert!(report.to_string().contains("Set CLOUD and its variables back"), "{report}");
+        world.end().await;
+    }
 }

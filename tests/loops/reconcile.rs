@@ -38,9 +38,10 @@ impl Scene {
         sweep(&self.world.app, false).await.expect("a sweep")
     }
 
-    /// Eleven minutes pass.
+    /// Eleven minutes pass, more than between two sweeps.
     async fn wait(&self) {
         self.world.run("update stray_instances set first_seen_at = first_seen_at - interval '11 min'").await;
+        self.world.run("update installation set swept_at = swept_at - interval '11 min'").await;
         self.world.run("update vms set missing_since = missing_since - interval '11 min', created_at = created_at - interval '11 min'").await;
     }
 
@@ -55,7 +56,10 @@ async fn an_instance_that_no_row_knows_gets_one_and_is_removed_after_two_sweeps_
     let vm = Uuid::now_v7();
     let hash = scene.network.add(&scene.account, Some(scene.installation), Some(vm), 3_600);
     assert_eq!(Scene::outcomes(&scene.sweep().await), [Outcome::Waiting]);
-    assert_eq!(Scene::outcomes(&scene.sweep().await), [Outcome::Waiting], "two sweeps, but no grace");
+    assert_eq!(scene.sweep().await.strays[0].sweeps, 1, "a moment after another it does not count");
+    scene.world.run("update installation set swept_at = swept_at - interval '6 min'").await;
+    let second = scene.sweep().await;
+    assert_eq!((second.strays[0].sweeps, Scene::outcomes(&second)), (2, vec![Outcome::Waiting]), "no grace");
     scene.wait().await;
     let dry = sweep(&scene.world.app, true).await.expect("a sweep");
     assert_eq!(Scene::outcomes(&dry), [Outcome::WouldRemove]);
@@ -139,6 +143,7 @@ async fn nothing_follows_from_nodes_that_do_not_answer_or_disagree() {
     assert_eq!(scene.world.count("select count(*) from stray_instances").await, 0);
 
     // One node still lists it: its sweeps begin anew.
+    scene.wait().await;
     scene.network.set("a", &hash, Some("processed"));
     assert_eq!(Scene::outcomes(&scene.sweep().await), [Outcome::Waiting]);
     scene.wait().await;

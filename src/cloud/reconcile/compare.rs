@@ -65,6 +65,8 @@ pub struct Sweep<'a> {
     pub now: DateTime<Utc>,
     /// How long something must have been so.
     pub grace: Duration,
+    /// Whether it counts as one of several in a row: not if the one before was a moment ago.
+    pub counts: bool,
 }
 
 /// What follows.
@@ -119,6 +121,7 @@ pub fn compare(sweep: &Sweep<'_>) -> Findings {
     let Sweep { installation, now, .. } = *sweep;
     let listed: HashMap<&str, &Listed> = sweep.listed.iter().map(|one| (one.item_hash.as_str(), one)).collect();
     let open: HashSet<&str> = sweep.known.iter().filter(|row| !row.ended).map(|row| row.item_hash.as_str()).collect();
+    let one_more = i32::from(sweep.counts);
     let old = |since: DateTime<Utc>| (now - since).to_std().is_ok_and(|age| age >= sweep.grace);
 
     let mut findings = Findings::default();
@@ -129,7 +132,7 @@ pub fn compare(sweep: &Sweep<'_>) -> Findings {
             findings.others.push((*one).clone());
         } else {
             let before = sweep.strays.get(&one.item_hash);
-            let sweeps = before.map_or(1, |before| before.sweeps.saturating_add(1));
+            let sweeps = before.map_or(0, |before| before.sweeps).saturating_add(one_more);
             let first_seen_at = before.map_or(now, |before| before.first_seen_at);
             let due = sweeps >= SWEEPS && old(first_seen_at) && old(one.time);
             findings.strays.push(Stray { listed: (*one).clone(), sweeps, first_seen_at, due });
@@ -139,11 +142,11 @@ pub fn compare(sweep: &Sweep<'_>) -> Findings {
     findings.no_strays = sweep.strays.keys().filter(|hash| !strays.contains(hash.as_str())).cloned().collect();
     for row in sweep.known.iter().filter(|row| !row.ended) {
         if listed.contains_key(row.item_hash.as_str()) {
-            if row.missing_sweeps > 0 {
+            if row.missing_sweeps > 0 || row.missing_since.is_some() {
                 findings.found.push(row.id);
             }
         } else if !row.busy && row.created_at < sweep.asked_at {
-            let sweeps = row.missing_sweeps.saturating_add(1);
+            let sweeps = row.missing_sweeps.saturating_add(one_more);
             let since = row.missing_since.unwrap_or(now);
             let lost = sweeps >= SWEEPS && old(since) && old(row.created_at);
             let (item_hash, agent_id) = (row.item_hash.clone(), row.agent_id);
@@ -193,7 +196,36 @@ mod tests {
             .map(|(hash, age, sweeps)| ((*hash).to_owned(), Remembered { first_seen_at: ago(*age), sweeps: *sweeps }))
             .collect();
         let (now, asked_at) = (ago(0), ago(10));
-        compare(&Sweep { installation: OURS, listed: all, known, strays: &strays, asked_at, now, grace: GRACE })
+        compare(&Sweep {
+            installation: OURS,
+            listed: all,
+            known,
+            strays: &strays,
+            asked_at,
+            now,
+            grace: GRACE,
+            counts: true,
+        })
+    }
+
+    #[test]
+    fn a_sweep_a_moment_after_another_counts_for_nothing() {
+        let strays = HashMap::from([("a".to_owned(), Remembered { first_seen_at: ago(9_000), sweeps: 1 })]);
+        let all = [listed("a", Some(OURS), 9_000), listed("new", Some(OURS), 9_000)];
+        let row = Known { missing_sweeps: 1, missing_since: Some(ago(9_000)), ..known("gone") };
+        let findings = compare(&Sweep {
+            installation: OURS,
+            listed: &all,
+            known: &[row],
+            strays: &strays,
+            asked_at: ago(10),
+            now: ago(0),
+            grace: GRACE,
+            counts: false,
+        });
+        let seen: Vec<_> = findings.strays.iter().map(|stray| (stray.sweeps, stray.due)).collect();
+        assert_eq!(seen, [(1, false), (0, false)]);
+        assert_eq!(findings.missing.iter().map(|row| (row.sweeps, row.lost)).collect::<Vec<_>>(), [(1, false)]);
     }
 
     fn due(age: i64, seen: i64, sweeps: i32) -> bool {

@@ -14,12 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::compare::{Findings, Missing, Stray, Sweep, compare};
-pub use self::report::{MissingLine, OtherLine, Outcome, Report, StrayLine};
-pub use self::rows::last_report;
+pub use self::report::{MissingLine, OtherLine, Outcome, Report, StrayLine, StuckLine};
+pub use self::rows::{last_report, out_of_reach};
 use super::aleph::{Aleph, AlephError, Listed, Standing};
 use super::store;
 use crate::app::App;
-use crate::config::CloudKind;
 use crate::replica::Replica;
 use crate::wake::Queue;
 
@@ -38,10 +37,6 @@ pub enum ReconcileError {
 
 /// Compares every RECONCILE_INTERVAL, on one replica at a time, until `stop`.
 pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
-    if app.config.cloud == CloudKind::Local {
-        stop.cancelled().await;
-        return;
-    }
     loop {
         // At first a pause: replicas that are started again and again must not sweep more often.
         tokio::select! {
@@ -58,6 +53,7 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
             swept = sweep(app, false) => swept,
         };
         match swept {
+            Ok(report) if report.is_clean() && !report.compared => {}
             Ok(report) if report.is_clean() => {
                 info!(matched = report.matched, others = report.other_count, "cloud and database agree");
             }
@@ -65,6 +61,7 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
                 strays = report.strays.len(),
                 missing = report.missing.len(),
                 abandoned = report.abandoned.len(),
+                stuck = report.stuck.len(),
                 report.only = report.report_only,
                 "cloud and database differ; `baal reconcile --dry-run` shows how"
             ),
@@ -94,15 +91,29 @@ pub async fn sweep(app: &App, dry_run: bool) -> Result<Report, ReconcileError> {
         let known = rows::known(&mut tx, listed).await?;
         let strays = rows::strays(&mut tx).await?;
         let grace = app.config.reconcile_grace;
-        findings =
-            compare(&Sweep { installation, listed, known: &known, strays: &strays, asked_at, now: report.at, grace });
+        // One by hand and one by the clock may be seconds apart: what was so in both was not so for long.
+        let counts = rows::may_count(&mut tx, app.config.reconcile_interval / 2).await?;
+        findings = compare(&Sweep {
+            installation,
+            listed,
+            known: &known,
+            strays: &strays,
+            asked_at,
+            now: report.at,
+            grace,
+            counts,
+        });
         report.matched = findings.matched;
         report.set_others(findings.others.iter().map(other_line));
         if !dry_run {
             rows::remember(&mut tx, &findings).await?;
+            if counts {
+                rows::set_counted(&mut tx).await?;
+            }
         }
     }
     report.abandoned = rows::abandoned(&mut tx).await?;
+    report.stuck = rows::out_of_reach(&mut tx, app.config.cloud).await?;
     let act = !dry_run && !report.report_only;
     if act {
         for vm in &report.abandoned {

@@ -30,6 +30,9 @@ pub struct Report {
     pub missing: Vec<MissingLine>,
     /// Open rows of machines that nobody had and no job worked at.
     pub abandoned: Vec<Uuid>,
+    /// Open rows of machines of a cloud that this process has no access to.
+    #[serde(default)]
+    pub stuck: Vec<StuckLine>,
     /// How many instances on this account and channel are not ours.
     pub other_count: usize,
     /// The first of these.
@@ -68,6 +71,19 @@ pub struct MissingLine {
     pub sweeps: i32,
     /// What came of it.
     pub outcome: Outcome,
+}
+
+/// An open row of a machine of a cloud that this process has no access to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StuckLine {
+    /// The row of `vms`.
+    pub vm: Uuid,
+    /// The word in CLOUD.
+    pub cloud: String,
+    /// Whose it is.
+    pub agent: Option<i64>,
+    /// Its instance, which is paid for.
+    pub item_hash: Option<String>,
 }
 
 /// An instance that is not ours.
@@ -121,7 +137,7 @@ impl Report {
 
     /// Whether everything is as the rows say.
     pub fn is_clean(&self) -> bool {
-        self.strays.is_empty() && self.missing.is_empty() && self.abandoned.is_empty()
+        self.strays.is_empty() && self.missing.is_empty() && self.abandoned.is_empty() && self.stuck.is_empty()
     }
 }
 
@@ -162,6 +178,20 @@ impl fmt::Display for Report {
         }
         for vm in &self.abandoned {
             writeln!(f, "  {vm}")?;
+        }
+        if !self.stuck.is_empty() {
+            writeln!(
+                f,
+                "\nMachines of another cloud ({}), which cannot be removed while CLOUD is what it is. Set CLOUD and its \
+                 variables back, have their agents deleted, and change CLOUD once they are gone:",
+                self.stuck.len()
+            )?;
+        }
+        for stuck in &self.stuck {
+            let whose = stuck.agent.map_or("of nobody".into(), |agent| format!("of agent {agent}"));
+            let instance =
+                stuck.item_hash.as_ref().map_or(String::new(), |hash| format!(", instance {hash}, paid for"));
+            writeln!(f, "  {}  CLOUD={} {whose}{instance}", stuck.vm, stuck.cloud)?;
         }
         if self.other_count > 0 {
             writeln!(
@@ -208,10 +238,24 @@ mod tests {
             sweeps: 2,
             outcome: Outcome::OwnersChoice,
         });
+        report.stuck.push(StuckLine {
+            vm: Uuid::nil(),
+            cloud: "aleph".into(),
+            agent: Some(5),
+            item_hash: Some("aa".into()),
+        });
         let other = OtherLine { item_hash: "ef".into(), installation: None, made_at: DateTime::UNIX_EPOCH };
         report.set_others(vec![other; 130].into_iter());
         let text = report.to_string();
-        for part in ["abab", "a node does not answer", "of agent 12", "no installation", "and 30 more", "made (130)"] {
+        for part in [
+            "CLOUD=aleph of agent 5, instance aa",
+            "abab",
+            "a node does not answer",
+            "of agent 12",
+            "no installation",
+            "and 30 more",
+            "made (130)",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         let stored = serde_json::to_string(&report).expect("JSON");

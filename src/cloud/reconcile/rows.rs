@@ -10,9 +10,10 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::compare::{Findings, Known, Remembered};
-use super::report::Report;
+use super::report::{Report, StuckLine};
 use crate::cloud::aleph::{Crn, Instance, Listed};
 use crate::cloud::store::{self, Machine, Vm, VmState};
+use crate::config::CloudKind;
 
 /// A job that works at the row `v`.
 macro_rules! busy {
@@ -30,6 +31,21 @@ pub async fn installation(conn: &mut PgConnection) -> sqlx::Result<(Uuid, bool)>
 /// Locks the installation's row until the transaction ends: sweeps take turns. Whether it only reports.
 pub async fn lock_installation(conn: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar("select report_only from installation for no key update").fetch_one(conn).await
+}
+
+/// Whether the last sweep that counted is so long ago that another may; by the database's clock. To be asked under the lock on
+/// the installation's row.
+pub async fn may_count(conn: &mut PgConnection, apart: Duration) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select swept_at is null or swept_at <= now() - make_interval(secs => $1) from installation")
+        .bind(apart.as_secs_f64())
+        .fetch_one(conn)
+        .await
+}
+
+/// This sweep counts.
+pub async fn set_counted(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query("update installation set swept_at = now()").execute(conn).await?;
+    Ok(())
 }
 
 /// From now on the reconciler only reports, or acts again.
@@ -126,6 +142,24 @@ pub async fn last_report(conn: &mut PgConnection) -> sqlx::Result<Option<(Durati
             .fetch_one(conn)
             .await?;
     Ok(row.0.zip(row.1).map(|(age, Json(report))| (Duration::from_secs_f64(age.max(0.0)), report)))
+}
+
+/// Open rows of machines that a process with this CLOUD has no access to.
+pub async fn out_of_reach(conn: &mut PgConnection, cloud: CloudKind) -> sqlx::Result<Vec<StuckLine>> {
+    let others: &[CloudKind] = match cloud {
+        // It has what hosts need as well.
+        CloudKind::Aleph => &[],
+        CloudKind::Hosts => &[CloudKind::Aleph],
+        CloudKind::Local => &[CloudKind::Aleph, CloudKind::Hosts],
+    };
+    let others: Vec<_> = others.iter().map(|cloud| cloud.as_str()).collect();
+    let rows: Vec<(Uuid, String, Option<i64>, Option<String>)> = sqlx::query_as(
+        "select id, cloud, agent_id, item_hash from vms where cloud = any($1) and ended_at is null order by created_at, id",
+    )
+    .bind(others)
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|(vm, cloud, agent, item_hash)| StuckLine { vm, cloud, agent, item_hash }).collect())
 }
 
 /// Open rows of machines that nobody has and no job works at, locked until the transaction ends.

@@ -214,6 +214,14 @@ pub fn nobody_answers(agents: usize) -> Message {
     (text.done(), vec![])
 }
 
+/// For operators, unasked, after [`nobody_answers`]: our own network is not suspected any more.
+pub fn somebody_answers() -> Message {
+    let text = Text::plain("📡 ")
+        .then_bold("Agents are probed again.")
+        .then("\n\nThis server reaches others, so what does not answer is the agent's own: its owner is told after a few probes.");
+    (text.done(), vec![])
+}
+
 /// For operators, unasked: the account at this address has `have` credits, and `need` are needed for what is to run.
 pub fn credits_low(address: &str, have: u64, need: u64) -> Message {
     let text = Text::plain("💳 ")
