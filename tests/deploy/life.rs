@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::chat::{create, delete, repair, talk};
-use crate::field::Field;
+use crate::field::{Field, PATIENCE};
 use crate::machines::Host;
 
 /// Tries to get out of every place into which a personality could be put by mistake.
@@ -85,8 +85,13 @@ async fn an_agent_is_created_heard_changed_mended_moved_and_deleted_from_the_cha
     let lost = field.cloud.instances().await.into_iter().find(|i| i.billed).unwrap();
     field.cloud.fault(json!({"kind": "dead", "party": lost.crn})).await;
     ann.wait_for(|m| m.text.contains("hasn't answered for a while")).await;
-    repair(stack, &ann, id).await;
-    ann.wait_for(|m| m.text.contains("what it remembered and its files are lost")).await;
+    // What does not answer may come back: its memory goes only when its owner says so.
+    ann.asks(&format!("/repair {id}"), "Its machine is kept, with what it remembers").await;
+    ann.presses("Begin anew").await;
+    ann.wait_for(|m| m.text.contains("Everything it remembers will be lost")).await;
+    ann.presses("Begin anew, forget everything").await;
+    let made = "select count(*) from jobs where kind = 'provision' and outcome = 'succeeded'";
+    stack.wait_for_sql_within(PATIENCE, made, 2).await;
     let asked = talk(stack, &ann, "the sixth question").await;
     assert!(!asked["messages"].to_string().contains("the first question"), "{asked}");
     field.cloud.no_faults().await;
