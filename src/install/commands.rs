@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::archive::LAST;
 use super::caddyfile::SiteName;
 use crate::ssh::Command;
@@ -10,6 +12,8 @@ use crate::ssh::Command;
 pub(super) const PROGRAM_WANTED: u32 = 70;
 /// The installer's status where it put back what was healthy before.
 pub(super) const RESTORED: u32 = 76;
+/// The status where the machine carries another machine's mark; nothing was changed.
+pub(super) const FOREIGN: u32 = 78;
 /// The status of `web.sh` where no authority gave a certificate.
 pub(super) const NO_CERTIFICATE: u32 = 77;
 
@@ -31,7 +35,7 @@ pub(super) fn first_boot() -> Command {
     let script = "command -v cloud-init >/dev/null || exit 0
 cloud-init status --wait >/dev/null 2>&1 || cloud-init status --long || true"
         .to_owned();
-    Command { what: "waiting for the first boot", script, input: Vec::new(), limit: FIRST_BOOT }
+    Command { what: "waiting for the first boot", script, input: Vec::new(), limit: FIRST_BOOT, secrets: Vec::new() }
 }
 
 /// Receives the program on standard input and stages it, once it is complete.
@@ -50,30 +54,58 @@ sync "$new"
 mv -f -T "$new" /var/lib/baal/staged/baal-agent
 "#
     );
-    Command { what: "sending the agent's program", script, input: program, limit: UPLOAD }
+    Command { what: "sending the agent's program", script, input: program, limit: UPLOAD, secrets: Vec::new() }
 }
 
-/// Runs this with an archive unpacked into a directory of root's, `$dir`, which is gone afterwards. In memory (/run), because the
-/// configuration holds keys.
-fn with_archive(what: &'static str, archive: Vec<u8>, limit: Duration, body: &str) -> Command {
+/// Whose machine it is: the id of its row, in a file that is written before anything else is and that only root sees. A compute
+/// node may name another machine's address as an instance's, and two installations may share a key: what carries another id is
+/// left alone.
+///
+/// Of two that come at once only one makes the link, and what it leads to is whole.
+const CLAIM: &str = r#"mkdir -p -m 700 /var/lib/baal
+if [ ! -e /var/lib/baal/vm ]; then
+  new=$(mktemp /var/lib/baal/vm.XXXXXXXX)
+  echo "$vm" >"$new"
+  { sync "$new" && ln -T "$new" /var/lib/baal/vm; } 2>/dev/null || [ -e /var/lib/baal/vm ]
+  rm -f /var/lib/baal/vm.*
+fi
+"#;
+
+/// Runs this on a machine that is nobody's but `vm`'s, with an archive unpacked into a directory of root's, `$dir`, which is gone
+/// afterwards. In memory (/run), because the configuration holds keys.
+///
+/// Directories whose scripts were killed are removed: a lock on each, which all its processes inherit, tells who is at work.
+fn with_archive(what: &'static str, vm: Uuid, claim: &str, archive: Vec<u8>, limit: Duration, body: &str) -> Command {
     let script = format!(
         r#"set -eu
 umask 077
-# What killed ones left.
-find /run -maxdepth 1 -name 'baal-unpacked.*' -mmin +60 -exec rm -rf {{}} +
+vm='{vm}'
+{claim}if [ -e /var/lib/baal/vm ] && [ "$(head -c 100 /var/lib/baal/vm)" != "$vm" ]; then
+  echo 'the machine carries the mark of another one' >&2
+  exit {FOREIGN}
+fi
+exec 7>/run/baal-unpack.lock
+flock -w 60 7
+for left in /run/baal-unpacked.*; do
+  [ -d "$left" ] || continue
+  if flock -n "$left" true; then rm -rf "$left"; fi
+done
 dir=$(mktemp -d /run/baal-unpacked.XXXXXXXX)
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 129' HUP INT TERM
+exec 8<"$dir"
+flock 8
+exec 7>&-
 tar -xz --no-same-owner -C "$dir"
 [ -f "$dir/{LAST}" ] || {{ echo 'the files were cut off on their way' >&2; exit 1; }}
 {body}
 "#
     );
-    Command { what, script, input: archive, limit }
+    Command { what, script, input: archive, limit, secrets: Vec::new() }
 }
 
 /// Everything but a configuration.
-pub(super) fn prepare(sha256: &str, name: &SiteName, given: bool, roots: bool, archive: Vec<u8>) -> Command {
+pub(super) fn prepare(vm: Uuid, sha256: &str, name: &SiteName, given: bool, roots: bool, archive: Vec<u8>) -> Command {
     let kind = match name {
         SiteName::Host(_) => "host",
         SiteName::Ip(_) => "ip",
@@ -88,53 +120,22 @@ pub(super) fn prepare(sha256: &str, name: &SiteName, given: bool, roots: bool, a
         web += r#" --roots "$dir/ca.pem""#;
     }
     let body = format!("bash \"$dir/install.sh\" --sha256 {sha256} --package caddy\n{web}");
-    with_archive("preparing the machine", archive, PREPARE, &body)
+    with_archive("preparing the machine", vm, CLAIM, archive, PREPARE, &body)
 }
 
 /// Program and configuration.
-pub(super) fn install(sha256: &str, archive: Vec<u8>) -> Command {
+pub(super) fn install(vm: Uuid, sha256: &str, archive: Vec<u8>) -> Command {
     let body = format!(r#"bash "$dir/install.sh" --sha256 {sha256} --config "$dir/config.json""#);
-    with_archive("installing the agent", archive, INSTALL, &body)
+    with_archive("installing the agent", vm, CLAIM, archive, INSTALL, &body)
 }
 
-/// Everything of ours away.
-pub(super) fn wipe(archive: Vec<u8>) -> Command {
-    let body = r#"bash "$dir/web.sh" --remove
+/// Everything of ours away, the machine's mark too. An installation that still waits for its turn has nothing to install then.
+pub(super) fn wipe(vm: Uuid, archive: Vec<u8>) -> Command {
+    let body = r#"find /run -maxdepth 1 -name 'baal-unpacked.*' ! -path "$dir" -exec rm -rf {} +
+bash "$dir/web.sh" --remove
 bash "$dir/uninstall.sh" --purge"#;
-    with_archive("removing the agent", archive, INSTALL, body)
+    with_archive("removing the agent", vm, "", archive, INSTALL, body)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_scripts_are_the_same_whatever_is_installed() {
-        let name = SiteName::parse("a-b.2n6.me:443").expect("a name");
-        let command = prepare("ab12", &name, true, false, b"anything".to_vec());
-        insta::assert_snapshot!(command.script);
-        assert_eq!(command.input, b"anything");
-        let address = SiteName::parse("[2001:db8::1]:443").expect("an address");
-        assert!(
-            prepare("ab12", &address, false, true, vec![]).script.contains(
-                r#"web.sh" --ip '2001:db8::1' --caddyfile "$dir/Caddyfile" --wait 180 --roots "$dir/ca.pem""#
-            )
-        );
-    }
-
-    #[test]
-    fn every_script_is_valid_shell() {
-        let name = SiteName::parse("a.example.org").expect("a name");
-        let commands = [
-            first_boot(),
-            stage("ab", vec![]),
-            prepare("ab", &name, true, true, vec![]),
-            install("ab", vec![]),
-            wipe(vec![]),
-        ];
-        for command in commands {
-            let checked = std::process::Command::new("bash").args(["-n", "-c", &command.script]).status();
-            assert!(checked.expect("bash").success(), "{}", command.what);
-        }
-    }
-}
+mod tests;

@@ -16,13 +16,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use baal_protocol::AgentConfig;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use self::authority::Authority;
 use self::caddyfile::{Certificates, SiteName, caddyfile, is_plain};
-use self::commands::{NO_CERTIFICATE, PROGRAM_WANTED, RESTORED};
+use self::commands::{FOREIGN, NO_CERTIFICATE, PROGRAM_WANTED, RESTORED};
 use self::program::Program;
 use crate::config::{AgentTls, Config};
 use crate::ssh::{Command, Output, Session, SshError};
@@ -38,6 +39,12 @@ pub enum InstallError {
     /// The new program or configuration is not healthy; the machine went back to what it had, which is.
     #[error("the agent did not become healthy and the one before it runs again: {0}")]
     Restored(String),
+    /// The machine is another one's.
+    #[error(
+        "the machine carries another machine's mark in /var/lib/baal/vm, so nothing on it was changed; if it is yours and \
+         nothing on it is needed any more, run `uninstall.sh --purge` there"
+    )]
+    Foreign,
     /// No authority gave a certificate.
     #[error("no certificate could be had for {name}: {cause}")]
     Certificate {
@@ -103,12 +110,17 @@ impl Kit {
 
     /// Everything that an agent needs but its configuration: users, units, program, web server with the certificate for
     /// `name` (a host name or address, perhaps with a port that does not matter here).
-    pub async fn prepare(&self, session: &mut Session, name: &str) -> Result<(), InstallError> {
+    ///
+    /// The machine is marked as that of `vm`, its row's id, before anything else; one with another mark is
+    /// [`InstallError::Foreign`].
+    pub async fn prepare(&self, session: &mut Session, vm: Uuid, name: &str) -> Result<(), InstallError> {
         let no_certificate = |cause: String| InstallError::Certificate { name: name.to_owned(), cause };
         let site = SiteName::parse(name).ok_or_else(|| no_certificate("it is no host name and no address".into()))?;
+        let mut key_lines = Vec::new();
         let (certificates, site_pem, ca_pem) = match &self.0.tls {
             Tls::Internal { authority, ca_pem } => {
                 let leaf = authority.sign(&site.bare())?;
+                key_lines = lines(&leaf.key_pem);
                 (Certificates::Given, Some(leaf.cert_chain_pem + leaf.key_pem.expose_secret()), Some(ca_pem.as_str()))
             }
             Tls::Acme { .. } if matches!(site, SiteName::Ip(_)) => {
@@ -126,28 +138,29 @@ impl Kit {
         files.extend(ca_pem.map(|pem| ("ca.pem", pem.as_bytes())));
         let given = site_pem.is_some();
         let roots = !given && ca_pem.is_some();
-        let command = commands::prepare(self.program_sha256(), &site, given, roots, archive::archive(&files)?);
+        let command = commands::prepare(vm, self.program_sha256(), &site, given, roots, archive::archive(&files)?);
+        let command = Command { secrets: key_lines, ..command };
         match self.run_with_program(session, &command).await {
             Err(InstallError::Ssh(SshError::Failed { status: NO_CERTIFICATE, stderr, .. })) => {
                 Err(no_certificate(words::certificate_cause(&stderr)))
             }
-            other => other.map(|said| log("machine prepared", &said)),
+            other => other.map(|said| log("machine prepared", &said, &[])),
         }
     }
 
     /// Program and configuration, which must be as [`on_machine`] makes it; the agent is started and healthy on the machine when
     /// this returns. Where it doesn't become healthy, the last program and configuration that were are put back
-    /// ([`InstallError::Restored`]), if there were any.
-    pub async fn install(&self, session: &mut Session, config: &AgentConfig) -> Result<(), InstallError> {
+    /// ([`InstallError::Restored`]), if there were any. As [`Kit::prepare`], only on a machine that is `vm`'s.
+    pub async fn install(&self, session: &mut Session, vm: Uuid, config: &AgentConfig) -> Result<(), InstallError> {
         let json = serde_json::to_vec(config)
             .map_err(|error| InstallError::Own(format!("the agent's configuration cannot be written: {error}")))?;
         let archive = archive::archive(&[("config.json", &json)])?;
-        let command = commands::install(self.program_sha256(), archive);
-        let mut secrets = vec![config.libertai_api_key.as_str(), config.agent_secret.as_str()];
-        secrets.extend(config.brave_api_key.as_deref());
+        let secrets = secrets(config);
+        let command = Command { secrets: secrets.clone(), ..commands::install(vm, self.program_sha256(), archive) };
+        let secrets: Vec<&str> = secrets.iter().map(|secret| secret.expose_secret()).collect();
         match self.run_with_program(session, &command).await {
             Ok(said) => {
-                log("agent installed", &said);
+                log("agent installed", &said, &secrets);
                 Ok(())
             }
             Err(InstallError::Ssh(SshError::Failed { what, status, stderr })) => {
@@ -161,10 +174,11 @@ impl Kit {
         }
     }
 
-    /// Removes agent, configuration, data and certificates: for machines that are used again. Debian's packages stay.
-    pub async fn wipe(&self, session: &mut Session) -> Result<(), InstallError> {
-        let said = session.run(&commands::wipe(archive::archive(&[])?)).await?;
-        log("machine wiped", &said);
+    /// Removes agent, configuration, data, certificates and the mark: for machines that are used again. Debian's packages stay.
+    /// On a machine with another's mark than `vm`'s nothing is removed ([`InstallError::Foreign`]).
+    pub async fn wipe(&self, session: &mut Session, vm: Uuid) -> Result<(), InstallError> {
+        let said = session.run(&commands::wipe(vm, archive::archive(&[])?)).await.map_err(foreign)?;
+        log("machine wiped", &said, &[]);
         Ok(())
     }
 
@@ -172,14 +186,33 @@ impl Kit {
     async fn run_with_program(&self, session: &mut Session, command: &Command) -> Result<Output, InstallError> {
         match session.run(command).await {
             Err(SshError::Failed { status: PROGRAM_WANTED, .. }) => {}
-            other => return Ok(other?),
+            other => return other.map_err(foreign),
         }
         let Program { path, sha256 } = &self.0.program;
         let content = read(path.clone(), sha256.clone()).await?;
         info!(bytes = content.len(), "sending the agent's program");
         session.run(&commands::stage(sha256, content)).await?;
-        Ok(session.run(command).await?)
+        session.run(command).await.map_err(foreign)
     }
+}
+
+fn foreign(error: SshError) -> InstallError {
+    match error {
+        SshError::Failed { status: FOREIGN, .. } => InstallError::Foreign,
+        error => error.into(),
+    }
+}
+
+/// What of a configuration must not be repeated, as it is and as JSON writes it.
+fn secrets(config: &AgentConfig) -> Vec<SecretString> {
+    let keys = [Some(&config.libertai_api_key), Some(&config.agent_secret), config.brave_api_key.as_ref()];
+    let mut secrets = Vec::new();
+    for key in keys.into_iter().flatten().filter(|key| !key.is_empty()) {
+        secrets.push(key.clone());
+        let json = serde_json::Value::from(key.as_str()).to_string();
+        secrets.extend(json.get(1..json.len() - 1).filter(|inner| inner != key).map(str::to_owned));
+    }
+    secrets.into_iter().map(SecretString::from).collect()
 }
 
 async fn read(path: PathBuf, sha256: String) -> Result<Vec<u8>, InstallError> {
@@ -194,13 +227,18 @@ async fn read(path: PathBuf, sha256: String) -> Result<Vec<u8>, InstallError> {
     read.await.map_err(|error| InstallError::Own(format!("reading the agent's program was cut off: {error}")))?
 }
 
-fn log(done: &str, said: &Output) {
+/// A key in PEM, line by line.
+fn lines(pem: &SecretString) -> Vec<SecretString> {
+    pem.expose_secret().lines().filter(|line| !line.starts_with("-----")).map(SecretString::from).collect()
+}
+
+fn log(done: &str, said: &Output, secrets: &[&str]) {
     for line in said.stdout.lines() {
-        debug!(line = %words::last_words(line, &[]), "{done}");
+        debug!(line = %words::last_words(line, secrets), "{done}");
     }
     // How long Debian's archive took is not ours to answer for; figures tell it separately.
     if let Some(line) = said.stdout.lines().find(|line| line.starts_with("install: installed ")) {
-        info!(packages = %words::last_words(line, &[]), "{done}");
+        info!(packages = %words::last_words(line, secrets), "{done}");
     }
 }
 
@@ -241,5 +279,34 @@ pub fn on_machine(config: AgentConfig) -> AgentConfig {
         tools_socket: Some("/run/baal-tools.sock".into()),
         guest_tools_socket: Some("/run/baal-guests.sock".into()),
         ..config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_known_as_they_are_and_as_json_writes_them() {
+        let config = AgentConfig {
+            libertai_api_key: r#"sk-"\quoted"#.into(),
+            agent_secret: "plain".into(),
+            brave_api_key: Some(String::new()),
+            ..AgentConfig::default()
+        };
+        let json = serde_json::to_string(&config).expect("JSON");
+        let known = secrets(&config);
+        let known: Vec<&str> = known.iter().map(|secret| secret.expose_secret()).collect();
+        assert_eq!(known, [r#"sk-"\quoted"#, r#"sk-\"\\quoted"#, "plain"]);
+        assert!(json.contains(known[1]) && json.contains(known[2]), "the test's premise");
+    }
+
+    #[test]
+    fn another_machines_mark_is_told_with_what_to_do() {
+        let failed = |status| SshError::Failed { what: "a test", status, stderr: "hostile words".into() };
+        let told = foreign(failed(FOREIGN)).to_string();
+        assert!(told.contains("/var/lib/baal/vm") && told.contains("uninstall.sh --purge"), "{told}");
+        assert!(!told.contains("hostile"), "{told}");
+        assert!(matches!(foreign(failed(1)), InstallError::Ssh(_)));
     }
 }

@@ -137,6 +137,10 @@ impl From<InstallError> for JobError {
     fn from(error: InstallError) -> Self {
         match error {
             InstallError::Ssh(error) => error.into(),
+            InstallError::Foreign => {
+                let reason = "another machine answers in its place, so nothing was changed there; the operators of this service have to look";
+                Self::failed(Grade::Foreign, reason, error)
+            }
             InstallError::Restored(_) => Self::failed(Grade::Restored, "the new version did not become healthy", error),
             InstallError::Certificate { ref cause, .. } => {
                 let grade = if is_limit(cause) { Grade::Shared } else { Grade::Passing };

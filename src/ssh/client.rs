@@ -144,12 +144,12 @@ impl Session {
             // `timeout` says 124, or dies of the SIGKILL that it sent. Our clock started before its own.
             End::Status(124 | 137) if took >= command.limit => Err(timed_out()),
             End::Status(status) => {
-                Err(SshError::Failed { what: command.what, status, stderr: complaint(&output.stderr, &command.input) })
+                Err(SshError::Failed { what: command.what, status, stderr: complaint(&output.stderr, command) })
             }
             End::Signal(signal) => Err(SshError::Failed {
                 what: command.what,
                 status: 255,
-                stderr: format!("ended by signal {signal}. {}", complaint(&output.stderr, &command.input)),
+                stderr: format!("ended by signal {signal}. {}", complaint(&output.stderr, command)),
             }),
         }
     }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret as _, SecretString};
+
 /// How much of a command's standard output is kept, bytes.
 pub(super) const STDOUT_LIMIT: usize = 1 << 20;
 /// How much of a command's standard error is kept, bytes, from its end.
@@ -45,6 +47,8 @@ pub struct Command {
     pub input: Vec<u8>,
     /// Its deadline, kept on both sides.
     pub limit: Duration,
+    /// Words that an error must not repeat, even where they are in the input in another form, such as compressed.
+    pub secrets: Vec<SecretString>,
 }
 
 impl fmt::Debug for Command {
@@ -109,15 +113,21 @@ impl Received {
 }
 
 /// The end of what a failed command printed to standard error, for an error's text: one or a few lines without control
-/// characters, and without longer words of what was sent to it, which may be secret.
-pub(super) fn complaint(stderr: &str, input: &[u8]) -> String {
-    let input = String::from_utf8_lossy(input);
+/// characters, and without longer words of what was sent to it, which may be secret, and the secrets that it names.
+pub(super) fn complaint(stderr: &str, command: &Command) -> String {
+    let input = String::from_utf8_lossy(&command.input);
     let separates = |letter: char| letter.is_whitespace() || "\"'`,;:=()<>[]{}".contains(letter);
-    let clean: String = end_of(stderr.trim(), COMPLAINT_LIMIT)
-        .chars()
-        .map(|letter| if letter.is_control() && letter != '\n' { ' ' } else { letter })
-        .collect();
-    clean
+    let mut clean: String =
+        stderr.trim().chars().map(|letter| if letter.is_control() && letter != '\n' { ' ' } else { letter }).collect();
+    // Before anything is cut: half a secret would not be found. What was received may begin with such a half.
+    let mut longest = 0;
+    for secret in command.secrets.iter().map(|secret| secret.expose_secret()).filter(|secret| !secret.is_empty()) {
+        clean = clean.replace(secret, "[…]");
+        longest = longest.max(secret.len());
+    }
+    let cut = if stderr.len() + 4 > STDERR_LIMIT { longest } else { 0 };
+    let clean = &clean[clean.ceil_char_boundary(cut.min(clean.len()))..];
+    let redacted: String = clean
         .split_inclusive(separates)
         .map(|piece| {
             let word = piece.trim_end_matches(separates);
@@ -127,7 +137,8 @@ pub(super) fn complaint(stderr: &str, input: &[u8]) -> String {
                 piece.to_owned()
             }
         })
-        .collect()
+        .collect();
+    end_of(&redacted, COMPLAINT_LIMIT).to_owned()
 }
 
 fn end_of(text: &str, limit: usize) -> &str {
@@ -145,6 +156,7 @@ mod tests {
             script: "echo 'a'; echo \"$HOME\"\n".into(),
             input: b"secret".to_vec(),
             limit: Duration::from_millis(1_500),
+            secrets: vec!["hidden".into()],
         };
         assert!(command.line().ends_with(" baal 1.500 'echo '\\''a'\\''; echo \"$HOME\"\n'"), "{}", command.line());
         assert!(command.line().starts_with("exec bash --norc -c 'mark="));
@@ -154,7 +166,8 @@ mod tests {
 
     #[test]
     fn no_time_at_all_is_not_taken_for_no_deadline() {
-        let command = Command { what: "", script: "true".into(), input: vec![], limit: Duration::ZERO };
+        let command =
+            Command { what: "", script: "true".into(), input: vec![], limit: Duration::ZERO, secrets: vec![] };
         assert!(command.line().ends_with(" baal 0.001 'true'"));
     }
 
@@ -181,10 +194,42 @@ mod tests {
 
     #[test]
     fn an_error_repeats_neither_long_words_that_were_sent_nor_control_characters() {
-        let sent = b"{\"key\":\"sk-0123456789abcdef\",\"port\":8080}";
+        let input = b"{\"key\":\"sk-0123456789abcdef\",\"port\":8080}";
+        let sent = |input: &[u8], secrets: &[&str]| Command {
+            what: "",
+            script: String::new(),
+            input: input.to_vec(),
+            limit: Duration::ZERO,
+            secrets: secrets.iter().map(|secret| (*secret).into()).collect(),
+        };
+        let input = sent(input, &[]);
         let complaint =
-            complaint("x\u{1b}[31m: bad value: \"sk-0123456789abcdef\" (port 8080)\n/etc/a: denied\n", sent);
+            complaint("x\u{1b}[31m: bad value: \"sk-0123456789abcdef\" (port 8080)\n/etc/a: denied\n", &input);
         assert_eq!(complaint, "x [31m: bad value: \"[…]\" (port 8080)\n/etc/a: denied");
-        assert!(super::complaint(&"long ".repeat(10_000), b"").len() <= COMPLAINT_LIMIT);
+        let nothing = sent(b"", &[]);
+        assert!(super::complaint(&"long ".repeat(10_000), &nothing).len() <= COMPLAINT_LIMIT);
+        // Whatever else was said, and wherever that is cut, nothing of a secret is left: not of one in a compressed input, nor
+        // of one that would be cut in half.
+        let secret = "s3cr3t-0123456789abcdef";
+        let secretive = sent(b"\x1f\x8b", &[secret, ""]);
+        for length in (0..4_000).step_by(7).chain(STDERR_LIMIT - 40..STDERR_LIMIT + 40) {
+            let said = format!("{secret}{secret}{}", "x".repeat(length));
+            let output = {
+                let mut received = Received::default();
+                received.stderr(said.as_bytes());
+                received.into_output()
+            };
+            let told = super::complaint(&output.stderr, &secretive);
+            assert!(told.len() <= COMPLAINT_LIMIT);
+            for part in ["s3cr", "6789", "cdef"] {
+                assert!(!told.contains(part), "{length}: {told}");
+            }
+        }
+        // Many of them shrink to little, of which the first is half a one.
+        let long = "0123456789".repeat(21) + "z";
+        let mut received = Received::default();
+        received.stderr(long.repeat(400).as_bytes());
+        let told = super::complaint(&received.into_output().stderr, &sent(b"", &[&long]));
+        assert!(told.len() < COMPLAINT_LIMIT && !told.contains("789"), "{told}");
     }
 }

@@ -113,7 +113,7 @@ pub fn user() -> String {
 
 /// A command with a generous deadline.
 pub fn command(script: &str) -> Command {
-    Command { what: "a test", script: script.into(), input: vec![], limit: Duration::from_secs(30) }
+    Command { what: "a test", script: script.into(), input: vec![], limit: Duration::from_secs(30), secrets: vec![] }
 }
 
 pub async fn run(session: &mut Session, script: &str) -> Result<Output, SshError> {

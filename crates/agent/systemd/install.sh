@@ -91,7 +91,7 @@ fi
 if [ ${#missing[@]} -gt 0 ]; then
     command -v apt-get >/dev/null || fail "install ${missing[*]}, then try again: there is no apt-get here"
     # Without the lock, which a service that a package starts would keep.
-    get() { DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null >/dev/null 9>&-; }
+    get() { DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null >/dev/null 9>&- 8<&-; }
     fetch() { get install -y --no-install-recommends --download-only "${missing[@]}" "$@"; }
     began=${EPOCHREALTIME/[.,]/}
     # What was cut off in the middle is brought to its end first.

@@ -33,7 +33,7 @@ echo "uninstall: program and units are gone"
 
 if [ "${1:-}" = --purge ]; then
     # A directory that is a mount point stays, empty.
-    for directory in /var/lib/baal /var/lib/baal-agent /var/lib/baal-tools /var/lib/baal-guests; do
+    for directory in /var/lib/baal-agent /var/lib/baal-tools /var/lib/baal-guests; do
         rm -rf "$directory" 2>/dev/null || find "$directory" -mindepth 1 -delete
     done
     for user in baal-agent baal-tools baal-guests; do
@@ -46,5 +46,8 @@ if [ "${1:-}" = --purge ]; then
     [ -s /etc/cron.deny ] || rm -f /etc/cron.deny
     # A lock that somebody waits for must stay the file that it is; /run ends with the next boot.
     rm -f /run/baal-install.changed
+    # Whose machine it is, last: until then nobody else may think it free.
+    [ ! -d /var/lib/baal ] || find /var/lib/baal -mindepth 1 -maxdepth 1 ! -name vm -exec rm -rf {} +
+    rm -rf /var/lib/baal 2>/dev/null || find /var/lib/baal -mindepth 1 -delete
     echo "uninstall: conversations, configuration, files and users are gone"
 fi

@@ -22,6 +22,7 @@ pub fn question() -> Command {
             .into(),
         input: Vec::new(),
         limit: Duration::from_secs(20),
+        secrets: Vec::new(),
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Done, Effect, local};
 use crate::agents::Agent;
 use crate::agents::config::agent_config;
 use crate::cloud::store::Vm;
-use crate::install::on_machine;
+use crate::install::{InstallError, on_machine};
 use crate::jobs::error::JobError;
 use crate::jobs::model::{State, Step};
 use crate::jobs::turn::Turn;
@@ -20,7 +20,7 @@ pub async fn prepare(turn: &Turn<'_>) -> Result<Done, JobError> {
     let work = async {
         let mut session = turn.session(&vm).await?;
         kit.wait_for_first_boot(&mut session).await?;
-        kit.prepare(&mut session, name).await?;
+        kit.prepare(&mut session, vm.id, name).await.map_err(|error| graded(turn, error))?;
         session.close().await;
         Ok::<_, JobError>(())
     };
@@ -65,7 +65,17 @@ async fn remotely(turn: &Turn<'_>, agent: &Agent, vm: &Vm) -> Result<(), JobErro
     let kit = &turn.remote(vm.machine.cloud())?.kit;
     let config = on_machine(agent_config(&turn.app.config, agent)?);
     let mut session = turn.session(vm).await?;
-    kit.install(&mut session, &config).await?;
+    kit.install(&mut session, vm.id, &config).await.map_err(|error| graded(turn, error))?;
     session.close().await;
     Ok(())
+}
+
+/// A new machine that turns out to be another's is its node's fault; an agent's own was exchanged.
+fn graded(turn: &Turn<'_>, error: InstallError) -> JobError {
+    match error {
+        InstallError::Foreign if turn.job.state.fresh => {
+            JobError::machine("its machine turned out to be another one's, so nothing was changed there", error)
+        }
+        error => error.into(),
+    }
 }

@@ -14,6 +14,7 @@ use crate::cloud::local::Site;
 use crate::cloud::places;
 use crate::cloud::store::{self as vms, HostPlace, Machine, Vm};
 use crate::config::CloudKind;
+use crate::install::InstallError;
 use crate::jobs::error::JobError;
 use crate::jobs::model::{State, Step};
 use crate::jobs::turn::Turn;
@@ -123,7 +124,13 @@ async fn wipe(turn: &Turn<'_>, vm: &Vm, place: &HostPlace) -> Result<(), JobErro
     let kit = &turn.remote(CloudKind::Hosts)?.kit;
     let wiped = async {
         let mut session = turn.session(vm).await?;
-        kit.wipe(&mut session).await?;
+        match kit.wipe(&mut session, vm.id).await {
+            // Nothing of ours was ever put there.
+            Err(error @ InstallError::Foreign) => {
+                warn!(vm.id = %vm.id, ssh = %place.ssh, %error, "a host is left as it is")
+            }
+            wiped => wiped?,
+        }
         session.close().await;
         Ok::<_, JobError>(())
     };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use baal::install::{InstallError, Kit};
 use baal::ssh::SshError;
-use site::{NAME, Site, agent, program_that_ends};
+use site::{NAME, Site, VM, agent, program_that_ends};
 
 /// Every file that is there, but for those of Debian's packages, of logs and of what the kernel shows.
 const FILES: &str = "
@@ -28,12 +28,12 @@ async fn a_bare_machine_becomes_an_agent_and_is_mended_and_wiped() {
     let began = Instant::now();
     let mut session = site.session().await;
     kit.wait_for_first_boot(&mut session).await.unwrap();
-    kit.prepare(&mut session, NAME).await.unwrap();
+    kit.prepare(&mut session, VM, NAME).await.unwrap();
     let prepared = began.elapsed();
     // The certificate is there, the agent is not.
     let (status, _) = site.get_trusting(site.authority(), NAME, "/health").await.unwrap();
     assert_eq!(status, 502);
-    kit.install(&mut session, &agent("Ada")).await.unwrap();
+    kit.install(&mut session, VM, &agent("Ada")).await.unwrap();
     assert_eq!(site.agent_name(NAME).await, "Ada");
     println!(
         "bare to healthy over HTTPS: {:?}, of which preparing {prepared:?}; bytes (sent, received): {:?}",
@@ -49,10 +49,13 @@ async fn a_bare_machine_becomes_an_agent_and_is_mended_and_wiped() {
     certificates_follow_name_and_authority(&site, &kit).await;
     what_is_not_healthy_is_taken_back(&site, &kit).await;
     it_may_be_cut_off_anywhere(&site, &kit).await;
+    another_machines_is_left_alone(&site, &kit).await;
+    killed_ones_leave_no_keys(&site, &kit).await;
+    no_error_repeats_a_secret(&site, &kit).await;
 
     let mut session = site.session().await;
-    kit.wipe(&mut session).await.unwrap();
-    kit.wipe(&mut session).await.unwrap();
+    kit.wipe(&mut session, VM).await.unwrap();
+    kit.wipe(&mut session, VM).await.unwrap();
     let after = site.machine.root(FILES).unwrap();
     let left: Vec<&str> = after.lines().filter(|file| !before.lines().any(|there| there == *file)).collect();
     // What packages make when they are set up, and their users' entries, stay with them.
@@ -75,8 +78,8 @@ async fn a_bare_machine_becomes_an_agent_and_is_mended_and_wiped() {
 
     // A host is used again.
     let began = Instant::now();
-    kit.prepare(&mut session, &site.address.to_string()).await.unwrap();
-    kit.install(&mut session, &agent("Eve")).await.unwrap();
+    kit.prepare(&mut session, VM, &site.address.to_string()).await.unwrap();
+    kit.install(&mut session, VM, &agent("Eve")).await.unwrap();
     assert_eq!(site.agent_name(&site.address.to_string()).await, "Eve");
     println!("wiped to healthy over HTTPS, packages there: {:?}", began.elapsed());
 }
@@ -84,15 +87,15 @@ async fn a_bare_machine_becomes_an_agent_and_is_mended_and_wiped() {
 async fn nothing_new_changes_nothing(site: &Site, kit: &Kit) {
     let before = site.fingerprint();
     let mut session = site.session().await;
-    kit.prepare(&mut session, NAME).await.unwrap();
-    kit.install(&mut session, &agent("Ada")).await.unwrap();
+    kit.prepare(&mut session, VM, NAME).await.unwrap();
+    kit.install(&mut session, VM, &agent("Ada")).await.unwrap();
     assert_eq!(before, site.fingerprint());
     // And where only the configuration is new, little is sent.
     let sent = session.traffic().0;
     for name in ["Bob", "Cyd", "Dan"] {
         let began = Instant::now();
         let mut session = site.session().await;
-        kit.install(&mut session, &agent(name)).await.unwrap();
+        kit.install(&mut session, VM, &agent(name)).await.unwrap();
         println!("a new configuration, connecting included: {:?}; bytes: {:?}", began.elapsed(), session.traffic());
         assert!(session.traffic().0 < WARM_BYTES, "{} bytes were sent", session.traffic().0);
     }
@@ -105,7 +108,7 @@ async fn what_users_write_arrives_as_it_is(site: &Site, kit: &Kit) {
     config.agent_name = "Ada'; $(touch /root/breach) 💀".into();
     config.system_prompt = hostile.repeat(16_384 / hostile.len() + 1).chars().take(16_000).collect();
     let mut session = site.session().await;
-    kit.install(&mut session, &config).await.unwrap();
+    kit.install(&mut session, VM, &config).await.unwrap();
     let there = site.config_there();
     assert_eq!((&there.agent_name, &there.system_prompt), (&config.agent_name, &config.system_prompt));
     assert_eq!(site.agent_name(NAME).await, config.agent_name);
@@ -127,8 +130,8 @@ async fn what_is_broken_is_mended(site: &Site, kit: &Kit) {
         "pkill -9 -u baal-agent; userdel baal-guests; systemctl stop caddy",
     ] {
         site.machine.try_root(damage).unwrap();
-        kit.prepare(&mut session, NAME).await.unwrap_or_else(|error| panic!("after {damage}: {error}"));
-        kit.install(&mut session, &agent("Ada")).await.unwrap_or_else(|error| panic!("after {damage}: {error}"));
+        kit.prepare(&mut session, VM, NAME).await.unwrap_or_else(|error| panic!("after {damage}: {error}"));
+        kit.install(&mut session, VM, &agent("Ada")).await.unwrap_or_else(|error| panic!("after {damage}: {error}"));
         assert_eq!(site.agent_name(NAME).await, "Ada", "after {damage}");
         site.machine
             .root("systemctl is-enabled baal-agent baal-tools.socket caddy && systemctl is-active baal-agent caddy")
@@ -147,9 +150,9 @@ async fn what_the_agent_wrote_stays(site: &Site, kit: &Kit) {
     let before = site.machine.root(&written).unwrap();
     assert!(before.lines().count() >= 8, "{before}");
     let mut session = site.session().await;
-    kit.prepare(&mut session, NAME).await.unwrap();
+    kit.prepare(&mut session, VM, NAME).await.unwrap();
     for name in ["Bob", "Ada"] {
-        kit.install(&mut session, &agent(name)).await.unwrap();
+        kit.install(&mut session, VM, &agent(name)).await.unwrap();
     }
     assert_eq!(before, site.machine.root(all).unwrap());
 }
@@ -159,19 +162,19 @@ async fn certificates_follow_name_and_authority(site: &Site, kit: &Kit) {
     let other = tempfile::tempdir().unwrap();
     baal::install::authority::create(other.path()).unwrap();
     let theirs = site.kit_with_authority(other.path());
-    theirs.prepare(&mut session, NAME).await.unwrap();
+    theirs.prepare(&mut session, VM, NAME).await.unwrap();
     assert_eq!(site.get_trusting(other.path(), NAME, "/health").await.unwrap().0, 200);
     assert!(site.get_trusting(site.authority(), NAME, "/health").await.is_err());
-    kit.prepare(&mut session, "other.vm.test:18443").await.unwrap();
+    kit.prepare(&mut session, VM, "other.vm.test:18443").await.unwrap();
     assert_eq!(site.agent_name("other.vm.test").await, "Ada");
-    kit.prepare(&mut session, NAME).await.unwrap();
+    kit.prepare(&mut session, VM, NAME).await.unwrap();
     assert_eq!(site.agent_name(NAME).await, "Ada");
     // One that ends within thirty days. The key of the authority is never on a machine, so this one signs itself.
     let key = site.machine.root("openssl pkey -in /etc/caddy/baal/site.pem | sha256sum").unwrap();
     site.machine
         .root("cd /tmp && openssl x509 -in /etc/caddy/baal/site.pem -signkey <(openssl pkey -in /etc/caddy/baal/site.pem) -days 20 -out c && (cat c; openssl pkey -in /etc/caddy/baal/site.pem) >s && cat s >/etc/caddy/baal/site.pem && rm c s")
         .unwrap();
-    kit.prepare(&mut session, NAME).await.unwrap();
+    kit.prepare(&mut session, VM, NAME).await.unwrap();
     assert_eq!(site.agent_name(NAME).await, "Ada");
     assert_ne!(key, site.machine.root("openssl pkey -in /etc/caddy/baal/site.pem | sha256sum").unwrap());
     assert_eq!(site.machine.root("stat -c %U:%G:%a /etc/caddy/baal/site.pem").unwrap().trim(), "root:caddy:640");
@@ -179,7 +182,7 @@ async fn certificates_follow_name_and_authority(site: &Site, kit: &Kit) {
 
 async fn what_is_not_healthy_is_taken_back(site: &Site, kit: &Kit) {
     let mut session = site.session().await;
-    kit.install(&mut session, &agent("Ada")).await.unwrap();
+    kit.install(&mut session, VM, &agent("Ada")).await.unwrap();
     let mut refused = agent("Refused");
     refused.agent_secret = String::new();
     let mut unable = agent("Unable");
@@ -191,7 +194,7 @@ async fn what_is_not_healthy_is_taken_back(site: &Site, kit: &Kit) {
     for (kit, config) in [(kit, &refused), (kit, &unable), (&refuses, &agent("Eve")), (&ends, &agent("Eve"))] {
         // The second try finds the state that the first one left.
         for _ in 0..2 {
-            let error = kit.install(&mut session, config).await.expect_err("not healthy");
+            let error = kit.install(&mut session, VM, config).await.expect_err("not healthy");
             let InstallError::Restored(words) = &error else { panic!("{error}") };
             println!("taken back: {words}");
             assert!(!words.contains(&config.libertai_api_key) && words.len() <= 8_000, "{words}");
@@ -202,9 +205,63 @@ async fn what_is_not_healthy_is_taken_back(site: &Site, kit: &Kit) {
     }
     // Nothing to go back to.
     site.machine.root("rm -rf /var/lib/baal/good").unwrap();
-    let error = kit.install(&mut session, &unable).await.expect_err("not healthy");
+    let error = kit.install(&mut session, VM, &unable).await.expect_err("not healthy");
     assert!(matches!(error, InstallError::Ssh(SshError::Failed { .. })), "{error}");
-    kit.install(&mut session, &agent("Ada")).await.unwrap();
+    kit.install(&mut session, VM, &agent("Ada")).await.unwrap();
+}
+
+async fn another_machines_is_left_alone(site: &Site, kit: &Kit) {
+    let before = site.fingerprint();
+    let other = uuid::Uuid::from_u128(99);
+    let mut session = site.session().await;
+    let refusals = [
+        kit.prepare(&mut session, other, NAME).await,
+        kit.install(&mut session, other, &agent("Eve")).await,
+        kit.wipe(&mut session, other).await,
+    ];
+    for refused in refusals {
+        assert!(matches!(refused, Err(InstallError::Foreign)), "{refused:?}");
+    }
+    assert_eq!(before, site.fingerprint());
+    assert_eq!(site.agent_name(NAME).await, "Ada");
+    // One that was set up before there were marks.
+    site.machine.root("[ \"$(stat -c %U:%G:%a /var/lib/baal/vm)\" = root:root:600 ] && rm /var/lib/baal/vm").unwrap();
+    kit.install(&mut session, VM, &agent("Ada")).await.unwrap();
+    assert_eq!(site.machine.root("cat /var/lib/baal/vm").unwrap().trim(), VM.to_string());
+}
+
+async fn no_error_repeats_a_secret(site: &Site, kit: &Kit) {
+    let real = "$(command -v getent)";
+    site.machine.root(&format!("mv {real} /root/getent")).unwrap();
+    let config = agent("Eve");
+    let mut session = site.session().await;
+    // A machine that shows what it got, the key wherever an error's text may be cut.
+    for length in (1_700..2_100).step_by(57) {
+        let show = format!(
+            "printf '%s\n' '#!/bin/bash' 'cat /run/baal-unpacked.*/config.json >&2; printf %0{length}d 0 >&2; exit 1' >/usr/bin/getent; chmod 755 /usr/bin/getent"
+        );
+        site.machine.root(&show).unwrap();
+        let error = kit.install(&mut session, VM, &config).await.expect_err("it cannot");
+        let told = format!("{error} {error:?}");
+        assert!(told.contains("0000"), "the test's premise: {told}");
+        for secret in [&config.libertai_api_key, &config.agent_secret] {
+            for part in secret.as_bytes().windows(8) {
+                assert!(!told.contains(std::str::from_utf8(part).unwrap()), "{told}");
+            }
+        }
+    }
+    site.machine.root("mv /root/getent /usr/bin/getent").unwrap();
+    kit.install(&mut session, VM, &agent("Ada")).await.unwrap();
+}
+
+async fn killed_ones_leave_no_keys(site: &Site, kit: &Kit) {
+    let leave = "dir=$(mktemp -d /run/baal-unpacked.XXXXXXXX); echo secret-e9800998ecf8427e >$dir/config.json";
+    site.machine.root(leave).unwrap();
+    let mut session = site.session().await;
+    kit.install(&mut session, VM, &agent("Ada")).await.unwrap();
+    site.machine.root("! ls -d /run/baal-unpacked.* 2>/dev/null").unwrap();
+    // Below, the machine is wiped and searched.
+    site.machine.root(leave).unwrap();
 }
 
 async fn it_may_be_cut_off_anywhere(site: &Site, kit: &Kit) {
@@ -216,19 +273,19 @@ async fn it_may_be_cut_off_anywhere(site: &Site, kit: &Kit) {
         if round % 2 == 0 {
             // We go away. What was begun goes on there.
             // silent-ok: whether it was done in that time or not
-            let _ = tokio::time::timeout(pause, kit.install(&mut session, &config)).await;
+            let _ = tokio::time::timeout(pause, kit.install(&mut session, VM, &config)).await;
             drop(session);
         } else {
             // The installer is killed.
             let kill = format!("sleep {}; pkill -9 -f '^bash /run/baal-unpacked'; true", pause.as_secs_f64());
             let kill = async { tokio::task::block_in_place(|| site.machine.root(&kill)) };
-            let (_, killed) = tokio::join!(kit.install(&mut session, &config), kill);
+            let (_, killed) = tokio::join!(kit.install(&mut session, VM, &config), kill);
             killed.unwrap();
         }
         // What is kept to go back to is whole, always.
         site.machine.root("cd /var/lib/baal/good && sha256sum --status -c SHA256SUMS").unwrap();
         let mut session = site.session().await;
-        kit.install(&mut session, &config).await.unwrap();
+        kit.install(&mut session, VM, &config).await.unwrap();
         assert_eq!(site.agent_name(NAME).await, name);
         site.machine.root("! ls -d /run/baal-install.changed /var/lib/baal/staged/* 2>/dev/null").unwrap();
     }

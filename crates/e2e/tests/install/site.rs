@@ -14,6 +14,9 @@ use baal_protocol::AgentConfig;
 /// The machine's public name.
 pub const NAME: &str = "able-acid-also-arch.vm.test";
 
+/// The id of the machine's row.
+pub const VM: uuid::Uuid = uuid::Uuid::from_u128(7);
+
 pub struct Site {
     pub machine: Machine,
     pub address: IpAddr,
