@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use serde::de::DeserializeOwned;
 
 use crate::config::AgentTls;
 
@@ -36,6 +37,19 @@ pub fn client(tls: AgentTls, authorities: Option<&Path>) -> anyhow::Result<reqwe
         anyhow::bail!("AGENT_CA_FILE is needed for AGENT_TLS=internal (`baal ca` makes one)");
     }
     Ok(builder.build()?)
+}
+
+/// The longest answer that is read as a whole, in bytes.
+const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// A short answer in JSON; machines may say anything, for as long as they like.
+pub async fn read_json<T: DeserializeOwned>(mut answer: reqwest::Response) -> anyhow::Result<T> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        ensure!(body.len() + chunk.len() <= LONGEST_ANSWER, "its answer is longer than {LONGEST_ANSWER} bytes");
+        body.extend_from_slice(&chunk);
+    }
+    Ok(serde_json::from_slice(&body)?)
 }
 
 /// The system's resolver, except for names under `localhost`: they are loopback addresses and are not asked for

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::agents::Agent;
+use crate::agents::http::read_json;
 use crate::app::App;
 use crate::config::CloudKind;
 use crate::replica::Replica;
@@ -27,8 +28,6 @@ const LEASE: &str = "health";
 const AT_ONCE: usize = 64;
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// The longest answer that is read, in bytes.
-const LONGEST_ANSWER: usize = 64 * 1024;
 /// Agents whose answers are written in one statement.
 const BATCH: usize = 256;
 /// Failures in a row after which the owner is told.
@@ -182,18 +181,11 @@ async fn due(conn: &mut PgConnection, began: DateTime<Utc>) -> sqlx::Result<Vec<
 /// `GET {url}/health` says `ok`.
 async fn is_well(app: &App, url: &str) -> bool {
     let asked = async {
-        let mut answer = app.agents_http.get(format!("{url}/health")).send().await.ok()?;
+        let answer = app.agents_http.get(format!("{url}/health")).send().await.ok()?;
         if !answer.status().is_success() {
             return None;
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.ok()? {
-            body.extend_from_slice(&chunk);
-            if body.len() > LONGEST_ANSWER {
-                return None;
-            }
-        }
-        let health: Health = serde_json::from_slice(&body).ok()?;
+        let health: Health = read_json(answer).await.ok()?;
         Some(health.status == "ok")
     };
     // silent-ok: an agent that does not answer is what is looked for here.

@@ -91,7 +91,8 @@ impl Turn<'_> {
         self.app.remote.as_ref().ok_or_else(|| JobError::not_ours(cloud))
     }
 
-    /// A wait of this length, which began with the step or at `since`, whoever was at work then.
+    /// A wait of this length, which began with the step or at `since`, whoever was at work then. But what makes something gets
+    /// half of it at least: nothing is judged by time in which nobody may have worked.
     pub async fn wait(&self, since: Option<DateTime<Utc>>, limit: Duration) -> Result<Wait<'_>, JobError> {
         let passed = match since.or(self.job.state.since) {
             // By the database's clock, which wrote it.
@@ -104,7 +105,16 @@ impl Turn<'_> {
             }
             None => Duration::ZERO,
         };
-        Ok(Wait { turn: self, passed, began: Instant::now(), limit, looked: Instant::now(), shown: minutes(passed) })
+        let excused = if self.job.step.removes() { Duration::ZERO } else { passed.saturating_sub(limit / 2) };
+        Ok(Wait {
+            turn: self,
+            passed,
+            excused,
+            began: Instant::now(),
+            limit,
+            looked: Instant::now(),
+            shown: minutes(passed),
+        })
     }
 }
 
@@ -113,6 +123,8 @@ pub struct Wait<'a> {
     turn: &'a Turn<'a>,
     /// What had passed when this turn began to wait.
     passed: Duration,
+    /// Of that, what does not count.
+    excused: Duration,
     began: Instant,
     limit: Duration,
     looked: Instant,
@@ -124,14 +136,19 @@ impl Wait<'_> {
         self.passed + self.began.elapsed()
     }
 
+    /// What is left of the time.
+    pub fn left(&self) -> Duration {
+        (self.limit + self.excused).saturating_sub(self.waited())
+    }
+
     /// Whether the time is over.
     pub fn is_over(&self) -> bool {
-        self.waited() >= self.limit
+        self.left().is_zero()
     }
 
     /// Whether half of the time is over.
     pub fn is_half_over(&self) -> bool {
-        self.waited() >= self.limit / 2
+        self.left() <= self.limit / 2
     }
 
     /// Waits a moment; then whoever watches is told how long it has been.

@@ -106,7 +106,7 @@ pub fn judge(failure: Failure, jitter: f64) -> Verdict {
     if step.removes() || (may_pass && failures < enough) {
         return Verdict::Again(wait(failures, jitter));
     }
-    let gone = grade == Grade::Gone || (grade == Grade::Foreign && absent);
+    let gone = cloud == CloudKind::Aleph && (grade == Grade::Gone || (grade == Grade::Foreign && absent));
     let elsewhere =
         replaceable && !matches!(grade, Grade::Last | Grade::Shared) && tried + 1 < MAX_MACHINES && (fresh || gone);
     match kind {
@@ -222,6 +222,8 @@ mod tests {
         }
         for grade in GRADES {
             assert_ne!(judge(Failure { grade, ..REDEPLOY }, 0.0), Verdict::Elsewhere, "{grade:?}");
+            let host = Failure { grade, cloud: CloudKind::Hosts, absent: true, ..REPAIR };
+            assert_eq!(judge(host, 0.0), Verdict::GiveUp, "a host is there or will be: {grade:?}");
         }
     }
 

@@ -156,6 +156,43 @@ async fn an_agent_is_updated_and_repaired_without_forgetting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_remembers_is_thrown_away_only_after_its_owner_was_asked() {
+    let stack = Stack::start().await;
+    let ann = stack.user(1);
+    let ada = talkative(&ann).await;
+    ann.asks(&format!("/repair {ada} new"), "Ada is running, so nothing was thrown away.").await;
+    let fail = async || {
+        let failed = "update agents set status = 'failed', url = null";
+        sqlx::query(failed).execute(&stack.db).await.unwrap();
+    };
+    fail().await;
+    let card = ann.asks(&format!("/manage {ada}"), "failed").await;
+    ann.press(card.message_id, &data(&card, "🆕 Begin anew")).await;
+    let question = ann.wait_for(|m| m.text.contains("Everything it remembers will be lost")).await;
+    assert_eq!(stack.sql::<i64>("select count(*) from vms").await, 1);
+
+    // Whoever else presses it learns nothing and changes nothing.
+    let press = data(&question, "🆕 Begin anew, forget everything");
+    let eve = stack.user(2);
+    let hello = eve.asks("/list", "agent").await;
+    eve.press(hello.message_id, &press).await;
+    eve.wait_for(|m| m.text.contains("There is no such agent")).await;
+    assert_eq!(stack.sql::<i64>("select count(*) from vms").await, 1);
+
+    ann.press(question.message_id, &press).await;
+    ann.wait_for(|m| m.message_id == question.message_id && m.text == "🆕 Ada begins anew on another machine.").await;
+    settles(&stack, 1).await;
+    ann.asks("who am I?", "message 1 of our conversation").await;
+
+    fail().await;
+    ann.says(&format!("/repair {ada} NEW")).await;
+    stack.wait_for_sql("select count(*) from vms", 3i64).await;
+    settles(&stack, 1).await;
+    ann.asks("and now?", "message 1 of our conversation").await;
+    stack.simulator.assert_good_manners().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_under_way_takes_changes_up_and_is_not_repaired() {
     let stack = Stack::start().await;
     let ann = stack.user(1);
@@ -232,6 +269,7 @@ async fn history_is_told_and_a_failed_agent_keeps_what_is_wanted_of_it() {
     assert_eq!(stack.sql::<i64>("select count(*) from jobs").await, 1);
     // It has no machine, so nothing can be lost and nothing is asked.
     ann.press(answer.message_id, &data(&answer, "🔧 Repair")).await;
-    stack.wait_for_sql("select count(*) from jobs where kind = 'repair'", 1i64).await;
+    // It never ran either, so it is set up like a new one.
+    stack.wait_for_sql("select count(*) from jobs where kind = 'provision'", 2i64).await;
     stack.simulator.assert_good_manners().await;
 }

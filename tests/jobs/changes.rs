@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use baal::agents::service::{self, Change};
+use baal::agents::service::{self, Change, ServiceError};
 use baal::agents::{Agent, Status};
 use baal::jobs::store::history;
 use baal::wake::Queue;
+use secrecy::ExposeSecret as _;
 
 use crate::world::{OWNER, World};
 
@@ -130,6 +131,66 @@ async fn an_agent_whose_files_are_gone_is_repaired() {
     repair(&world, &agent).await;
     idle(&world).await;
     assert!(last_card(&world).await.contains("is repaired and runs"), "{}", last_card(&world).await);
+    worker.stop().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_agent_begins_anew_on_another_machine_only_at_its_owners_word() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let agent = world.create().await.expect("created");
+    let agent = world.wait_for(agent.id, Status::Running).await;
+    let secret = |agent: &Agent| agent.secret(&world.app.config.vault).expect("a secret").expose_secret().to_owned();
+    let begin = async |owner: i64| {
+        let mut tx = world.app.db.begin().await.expect("a transaction");
+        let begun = service::begin_anew(&mut tx, &world.app, owner, agent.id).await;
+        tx.commit().await.expect("committed");
+        world.app.wake.wake(Queue::Jobs);
+        begun
+    };
+    assert!(matches!(begin(OWNER).await, Err(ServiceError::Conflict { .. })), "what runs is not thrown away");
+    sqlx::query("update agents set status = 'failed', url = null").execute(&world.app.db).await.expect("failed");
+    assert!(matches!(begin(OWNER + 1).await, Err(ServiceError::NotFound)));
+    assert_eq!(world.count("select count(*) from vms where state = 'retiring'").await, 0);
+
+    assert_eq!(begin(OWNER).await.expect("begins").status, Status::Provisioning);
+    idle(&world).await;
+    let anew = world.agent(agent.id).await;
+    assert_eq!((anew.status, anew.name.as_str()), (Status::Running, agent.name.as_str()));
+    assert!(world.answers(&anew).await);
+    assert_eq!(world.count("select count(*) from vms where ended_at is null").await, 1);
+    assert_eq!(
+        (world.count("select count(*) from vms").await, world.directories(), world.processes().len()),
+        (2, 1, 1)
+    );
+    assert_ne!(secret(&anew), secret(&agent), "the machine before knows the secret of then");
+    // Whoever chose it need not be told of a loss.
+    assert!(last_card(&world).await.contains("is ready!"), "{}", last_card(&world).await);
+    worker.stop().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_machine_is_gone_is_told_to_have_forgotten_whichever_job_sets_it_up() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let agent = world.create().await.expect("created");
+    let agent = world.wait_for(agent.id, Status::Running).await;
+    let mut tx = world.app.db.begin().await.expect("a transaction");
+    sqlx::query("update agents set status = 'failed', url = null, unwell_since = now()")
+        .execute(&mut *tx)
+        .await
+        .expect("failed");
+    for vm in baal::cloud::store::machines_of(&mut tx, agent.id).await.expect("reads") {
+        baal::cloud::store::retire(&mut tx, vm.id).await.expect("retired");
+    }
+    service::retry(&mut tx, OWNER, agent.id).await.expect("tried again");
+    tx.commit().await.expect("committed");
+    idle(&world).await;
+    assert!(world.answers(&world.agent(agent.id).await).await);
+    assert_eq!(world.count("select count(*) from jobs where kind = 'provision'").await, 2);
+    assert!(last_card(&world).await.contains("its files are lost"), "{}", last_card(&world).await);
     worker.stop().await;
     world.end().await;
 }

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::{Done, Effect};
 use crate::cloud::aleph::{Aleph, AlephError, Execution, Instance, Standing};
-use crate::cloud::store::Machine;
+use crate::cloud::store::{self as vms, Machine};
 use crate::config::CloudKind;
 use crate::jobs::error::JobError;
 use crate::jobs::model::{State, Step};
@@ -39,6 +39,16 @@ pub async fn create(turn: &Turn<'_>) -> Result<Done, JobError> {
     Ok(turn.on(&vm))
 }
 
+/// Another machine would be rejected as well if the account cannot pay for those that there are.
+async fn affordable(turn: &Turn<'_>, aleph: &Aleph) -> Result<(), JobError> {
+    let machines = vms::count_unended(&mut *turn.app.db.acquire().await?).await?;
+    match turn.while_wanted(aleph.funds()).await? {
+        Ok(funds) => Ok(funds.check(machines)?),
+        // silent-ok: without an answer the rejection counts as the node's or the message's.
+        Err(_) => Ok(()),
+    }
+}
+
 /// Whether its node says that it does not have it; one that does not answer says nothing.
 async fn is_absent(turn: &Turn<'_>, aleph: &Aleph, instance: &Instance) -> Result<bool, JobError> {
     Ok(matches!(turn.while_wanted(aleph.execution(instance)).await?, Ok(Execution::Absent)))
@@ -63,6 +73,9 @@ async fn posted(turn: &Turn<'_>, aleph: &Aleph, instance: &Instance) -> Result<(
                 let everywhere = turn.while_wanted(aleph.standing_everywhere(&instance.item_hash)).await?;
                 match everywhere {
                     Ok(all) if all.iter().all(Standing::is_over) => {
+                        if let Standing::Rejected(_) = over {
+                            affordable(turn, aleph).await?;
+                        }
                         let source = anyhow!("the message: {over:?}");
                         return Err(JobError::failed(Grade::Gone, "its machine is gone", source));
                     }

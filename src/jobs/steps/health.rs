@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::local::ensure_started;
 use super::{Done, Effect};
 use crate::agents::Agent;
+use crate::agents::http::read_json;
 use crate::app::App;
 use crate::cloud::local::Site;
 use crate::cloud::store::{LocalVm, Vm};
@@ -89,13 +90,13 @@ async fn ask(app: &App, agent: &Agent, url: &str) -> anyhow::Result<i32> {
     let secret = agent.secret(&app.config.vault)?;
     let asked = async {
         let health = app.agents_http.get(format!("{url}/health")).send().await?.error_for_status()?;
-        ensure!(health.json::<Health>().await?.status == "ok", "it says that it is not well");
+        ensure!(read_json::<Health>(health).await?.status == "ok", "it says that it is not well");
         let version = app.agents_http.get(format!("{url}/version")).bearer_auth(secret.expose_secret()).send().await?;
         if version.status() == StatusCode::NOT_FOUND {
             return Ok(1);
         }
         // Anything that asks for another secret is another program.
-        let version: Version = version.error_for_status()?.json().await?;
+        let version: Version = read_json(version.error_for_status()?).await?;
         Ok(i32::try_from(version.protocol)?)
     };
     timeout(CALL, asked).await?

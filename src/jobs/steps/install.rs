@@ -3,6 +3,10 @@
 //! Everything is idempotent on the machine, so a kill in the middle is mended by doing it again. What is written of an agent
 //! is written only after the row says that it may be (`touched`) and which version it is.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::{Done, Effect, local};
 use crate::agents::Agent;
 use crate::agents::config::agent_config;
@@ -11,6 +15,9 @@ use crate::install::{InstallError, on_machine};
 use crate::jobs::error::JobError;
 use crate::jobs::model::{State, Step};
 use crate::jobs::turn::Turn;
+
+/// How long a new machine may take to be prepared, over all tries.
+const PREPARED_WITHIN: Duration = Duration::from_secs(15 * 60);
 
 /// Everything on the machine that does not depend on the agent.
 pub async fn prepare(turn: &Turn<'_>) -> Result<Done, JobError> {
@@ -24,7 +31,14 @@ pub async fn prepare(turn: &Turn<'_>) -> Result<Done, JobError> {
         session.close().await;
         Ok::<_, JobError>(())
     };
-    turn.while_wanted(work).await??;
+    if !turn.job.state.fresh {
+        turn.while_wanted(work).await??;
+        return Ok(turn.on(&vm));
+    }
+    // One that stalls must not hold up a job for hours: each command has a deadline, but there are many.
+    let left = turn.wait(None, PREPARED_WITHIN).await?.left();
+    let late = |source| Err(JobError::machine("it took too long to set its machine up", source));
+    turn.while_wanted(async { timeout(left, work).await.unwrap_or_else(late) }).await??;
     Ok(turn.on(&vm))
 }
 

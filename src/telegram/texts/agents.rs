@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Message, REPAIR, deployment, excerpt, span};
+use super::{BEGIN_ANEW, Message, REPAIR, deployment, excerpt, span};
 use crate::agents::model::{Agent, Status};
 use crate::agents::service::Slots;
 use crate::agents::standing::Standing;
@@ -80,7 +80,12 @@ pub fn card(agent: &Agent, standing: &Standing, username: &str, models: &Models)
             buttons.push(vec![Press::Chat(id).button("💬 Chat"), remove]);
             buttons.push(vec![Press::Update(id).button("⬆️ Update"), Press::Repair(id).button(REPAIR)]);
         }
-        Status::Failed => buttons.push(vec![Press::Repair(id).button(REPAIR), remove]),
+        Status::Failed => {
+            buttons.push(vec![Press::Repair(id).button(REPAIR), remove]);
+            if agent.deployed_version > 0 {
+                buttons.push(vec![Press::BeginAnew(id).button(BEGIN_ANEW)]);
+            }
+        }
         Status::Provisioning => buttons.push(vec![remove]),
         Status::Deleting | Status::Deleted => {}
     }
@@ -138,7 +143,7 @@ fn details(agent: &Agent, standing: &Standing, reason: usize) -> Vec<String> {
     }
     match (&standing.live, &standing.last) {
         (Some(live), _) => lines.push(format!("At the moment {}", live.doing())),
-        (None, Some(last)) => lines.push(deployment(last, agent.status, reason)),
+        (None, Some(last)) => lines.push(deployment(last, agent, reason)),
         (None, None) => {}
     }
     lines
@@ -216,6 +221,9 @@ mod tests {
         assert!(text.text.contains("Setting it up failed 2 hours ago"), "{}", text.text);
         assert!(text.text.contains("Version: 2, not in place yet"), "{}", text.text);
         assert_eq!(labels(&buttons), ["🔧 Repair", "🗑 Delete", "« All agents"]);
+        ada.deployed_version = 1;
+        let buttons = card(&ada, &failed("repair", "it is away"), "", &models).1;
+        assert_eq!(labels(&buttons), ["🔧 Repair", "🗑 Delete", "🆕 Begin anew", "« All agents"]);
     }
 
     #[test]

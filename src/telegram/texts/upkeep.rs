@@ -39,7 +39,7 @@ pub fn span(time: Duration) -> String {
 }
 
 /// How the last set-up, update or repair went: a sentence, its reason of at most so many characters.
-pub fn deployment(last: &Deployment, status: Status, reason: usize) -> String {
+pub fn deployment(last: &Deployment, agent: &Agent, reason: usize) -> String {
     let (done, doing) = match last.kind.as_str() {
         "provision" => ("Set up", "Setting it up"),
         "redeploy" => ("Updated", "Updating it"),
@@ -62,8 +62,10 @@ pub fn deployment(last: &Deployment, status: Status, reason: usize) -> String {
             if let Some(error) = &last.error {
                 words.push_str(&format!(": {}", excerpt(&error.replace('\n', " "), reason)));
             }
-            if last.kind == "redeploy" && status == Status::Running {
-                words.push_str(". It runs on as before.");
+            if last.kind == "redeploy" && agent.status == Status::Running {
+                // What is still wanted may be in place, or half of it.
+                let as_before = agent.wanted_version == agent.deployed_version;
+                words.push_str(if as_before { ". It runs on as before." } else { ". Repairing it puts it in order." });
             }
             words
         }
@@ -275,7 +277,7 @@ mod tests {
             trouble: (failures > 0).then(|| ("health".into(), failures)),
             failures,
         };
-        let told = |kind, outcome, failures| deployment(&last(kind, outcome, failures), Status::Running, 99);
+        let told = |kind, outcome, failures| deployment(&last(kind, outcome, failures), &agent("Ada"), 99);
         assert_eq!(told("provision", "succeeded", 0), "Set up 3 minutes ago");
         assert_eq!(told("repair", "succeeded", 1), "Repaired 3 minutes ago, after one try that failed");
         assert_eq!(told("redeploy", "succeeded", 2), "Updated 3 minutes ago, after 2 tries that failed");
@@ -283,9 +285,14 @@ mod tests {
             told("repair", "failed", 1),
             "Repairing it failed 3 minutes ago while waiting until it answers (1 try): the disk is full"
         );
+        assert!(told("redeploy", "failed", 1).ends_with("the disk is full. It runs on as before."));
+        let mut halfway = agent("Ada");
+        halfway.wanted_version = 2;
+        let words = deployment(&last("redeploy", "failed", 1), &halfway, 99);
+        assert!(words.ends_with("the disk is full. Repairing it puts it in order."), "{words}");
         assert_eq!(told("provision", "cancelled", 1), "Setting it up was cancelled 3 minutes ago");
         assert_eq!(told("of a newer version", "succeeded", 0), "Worked at 3 minutes ago");
-        let short = deployment(&last("repair", "failed", 0), Status::Failed, 8);
+        let short = deployment(&last("repair", "failed", 0), &agent("Ada"), 8);
         assert_eq!(short, "Repairing it failed 3 minutes ago: the disk…");
     }
 
