@@ -17,6 +17,7 @@ use baal::install::{Kit, on_machine};
 use baal::ssh::{self, Address, Key, Session};
 use baal_e2e::{Kind, Machine, agent_binary, reaper};
 use baal_protocol::AgentConfig;
+use uuid::Uuid;
 
 const RUNS: usize = 3;
 
@@ -58,6 +59,9 @@ impl Write for Log {
     }
 }
 
+/// Any row's id: no machine here has had another.
+const VM: Uuid = Uuid::from_u128(1);
+
 struct Bench {
     app: App,
     kit: Kit,
@@ -75,9 +79,9 @@ impl Bench {
         let mut session = Session::connect(&self.key, &address, &host_key).await.unwrap();
         if prepare {
             self.kit.wait_for_first_boot(&mut session).await.unwrap();
-            self.kit.prepare(&mut session, &address.host).await.unwrap();
+            self.kit.prepare(&mut session, VM, &address.host).await.unwrap();
         }
-        self.kit.install(&mut session, &config()).await.unwrap();
+        self.kit.install(&mut session, VM, &config()).await.unwrap();
         let health = self.app.agents_http.get(format!("https://{}/health", address.host)).send().await.unwrap();
         assert!(health.status().is_success(), "{health:?}");
         let total = begun.elapsed();
@@ -92,7 +96,7 @@ impl Bench {
         let host_key = ssh::host_key(&address).await.unwrap();
         let mut session = Session::connect(&self.key, &address, &host_key).await.unwrap();
         self.kit.wait_for_first_boot(&mut session).await.unwrap();
-        self.kit.prepare(&mut session, &address.host).await.unwrap();
+        self.kit.prepare(&mut session, VM, &address.host).await.unwrap();
         session.close().await;
     }
 }

@@ -7,7 +7,6 @@
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 use super::card::{self, Progress, Scene};
 use super::error::JobError;
