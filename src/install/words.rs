@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::telemetry::is_unprintable;
+
 /// Characters that are kept, from the end.
 const LIMIT: usize = 1_500;
 
@@ -31,8 +33,7 @@ fn plain(line: &str) -> String {
                 }
             }
             '\t' => kept.push(' '),
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
-            character if character.is_control() => {}
+            character if is_unprintable(character) => {}
             character => kept.push(character),
         }
     }
@@ -68,7 +69,7 @@ mod tests {
 
     #[test]
     fn control_characters_and_secrets_are_left_out_and_the_end_is_kept() {
-        let said = "\u{1b}[31mpanic\u{1b}[0m at\tsk-secret\u{7}\r\n\n\u{202e}end\u{0}";
+        let said = "\u{1b}[31mpanic\u{1b}[0m at\tsk-secret\u{7}\r\n\n\u{202e}e\u{200b}n\u{feff}d\u{0}";
         assert_eq!(last_words(said, &["sk-secret", ""]), "panic at …\nend");
         let long = format!("{}{}", "ä".repeat(5_000), "key".repeat(2));
         assert_eq!(last_words(&long, &["key"]).chars().count(), LIMIT);

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::telemetry::is_unprintable;
+
 /// How much of a command's standard output is kept, bytes.
 pub(super) const STDOUT_LIMIT: usize = 1 << 20;
 /// How much of a command's standard error is kept, bytes, from its end.
@@ -117,8 +119,11 @@ impl Received {
 pub(super) fn complaint(stderr: &str, command: &Command) -> String {
     let input = String::from_utf8_lossy(&command.input);
     let separates = |letter: char| letter.is_whitespace() || "\"'`,;:=()<>[]{}".contains(letter);
-    let mut clean: String =
-        stderr.trim().chars().map(|letter| if letter.is_control() && letter != '\n' { ' ' } else { letter }).collect();
+    let mut clean: String = stderr
+        .trim()
+        .chars()
+        .map(|letter| if is_unprintable(letter) && letter != '\n' { ' ' } else { letter })
+        .collect();
     // Before anything is cut: half a secret would not be found. What was received may begin with such a half.
     let mut longest = 0;
     for secret in command.secrets.iter().map(|secret| secret.expose_secret()).filter(|secret| !secret.is_empty()) {

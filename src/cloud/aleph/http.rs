@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::AlephError;
 use super::addresses::Public;
+use crate::telemetry::is_unprintable;
 
 /// Time to connect, within the deadline.
 const CONNECT: Duration = Duration::from_secs(8);
@@ -184,10 +185,7 @@ pub(super) fn excerpt(body: &[u8]) -> String {
 
 /// Strangers' words in one line of at most `limit` characters, without what could move a cursor or turn a line around.
 pub(super) fn clean(text: &str, limit: usize) -> String {
-    let odd = |c: char| {
-        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-    };
-    let plain: String = text.chars().take(limit).map(|c| if odd(c) { ' ' } else { c }).collect();
+    let plain: String = text.chars().take(limit).map(|c| if is_unprintable(c) { ' ' } else { c }).collect();
     plain.trim().to_owned()
 }
 
