@@ -10,6 +10,7 @@ mod http;
 pub mod install;
 pub mod janitor;
 pub mod jobs;
+pub mod private_file;
 pub mod replica;
 pub mod serve;
 mod slots;

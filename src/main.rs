@@ -13,7 +13,7 @@ use baal::serve::Parts;
 use baal::telegram::api::TIMEOUT;
 use baal::telegram::setup;
 use baal::vault::Vault;
-use baal::{demo, doctor, serve, telemetry};
+use baal::{demo, doctor, private_file, serve, telemetry};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -185,6 +185,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 fn load(environment: &Environment) -> anyhow::Result<Config> {
     let config = Config::load(!environment.no_env_file)?;
     telemetry::init(config.log_format);
+    if let Some(path) = Config::env_file().filter(|_| !environment.no_env_file) {
+        private_file::warn_if_shared(&path, "the configuration with its keys");
+    }
     Ok(config)
 }
 

@@ -37,6 +37,9 @@ pub async fn run(config: Config, parts: Parts) -> anyhow::Result<()> {
             "{name} is ignored: everything is in DATABASE_URL now; agents of the Python system have to be taken over"
         );
     }
+    for doubt in config.doubts() {
+        warn!("{doubt}");
+    }
     let app = App::new(config)?;
     let stop = stop_on_signal()?;
     let mut running = JoinSet::new();

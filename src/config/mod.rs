@@ -150,7 +150,8 @@ settings! {
     agent_ca_file: Option<PathBuf> = "AGENT_CA_FILE", Need::Optional, "/etc/baal/ca.pem", optional_path;
     /// Its key (PEM), for AGENT_TLS=internal. `baal ca` makes both.
     agent_ca_key_file: Option<PathBuf> = "AGENT_CA_KEY_FILE", Need::Optional, "/etc/baal/ca-key.pem", optional_path;
-    /// Allow agents and compute nodes at private or plain http addresses, for tests and closed networks.
+    /// Allow, for tests and closed networks: compute nodes at private or plain http addresses, instances whose SSH is at a
+    /// private address, and agents' names that resolve to one.
     agent_allow_private: bool = "AGENT_ALLOW_PRIVATE", Need::Default("false"), "true", yes_or_no;
     /// Seconds within which a compute node has to bring an instance up after it was asked.
     vm_start_within: Duration = "VM_START_SECONDS", Need::Default("120"), "120", |text| seconds(text, 1, 3_600);
@@ -270,10 +271,44 @@ impl Config {
         bot_id(self.telegram_bot_token.expose_secret()).unwrap_or_default()
     }
 
+    /// The `.env` that [`Config::load`] reads: the one of the working directory, or the nearest above it.
+    pub fn env_file() -> Option<PathBuf> {
+        // silent-ok: without a working directory there is none
+        let here = std::env::current_dir().ok()?;
+        here.ancestors().map(|directory| directory.join(".env")).find(|path| path.is_file())
+    }
+
+    /// Whether the SSH key is where people have their own, because no other was named.
+    pub fn has_personal_ssh_key(&self) -> bool {
+        default_of("ALEPH_SSH_PRIVKEY_PATH").is_some_and(|path| self.ssh_private_key == expand_home(path))
+    }
+
+    /// What is allowed but seldom meant, each in words for the log.
+    pub fn doubts(&self) -> Vec<String> {
+        let public = default_of("ALEPH_CRN_LIST_URL") == Some(self.aleph_crn_list_url.as_str());
+        let mut doubts = Vec::new();
+        if self.cloud == CloudKind::Aleph && self.agent_allow_private && public {
+            doubts.push(
+                "AGENT_ALLOW_PRIVATE is on though anybody can be in the public list of compute nodes: they can lead this \
+                 server into its own network. Turn it off, or name a list of your own with ALEPH_CRN_LIST_URL"
+                    .into(),
+            );
+        }
+        doubts
+    }
+
     /// Variables of the Python system that are set and ignored.
     pub fn retired() -> Vec<&'static str> {
         RETIRED.into_iter().filter(|name| std::env::var_os(name).is_some()).collect()
     }
+}
+
+/// A variable's default, as it is in the documentation.
+fn default_of(name: &str) -> Option<&'static str> {
+    VARIABLES.iter().find(|variable| variable.name == name).and_then(|variable| match variable.need {
+        Need::Default(default) => Some(default),
+        Need::Required | Need::Optional => None,
+    })
 }
 
 struct Source(BTreeMap<String, String>);
@@ -416,6 +451,24 @@ mod tests {
             assert!(error.contains("LIBERTAI_API_KEY must be one word of visible ASCII characters"), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_seldom_meant_is_told() {
+        let with = |more: &[(&str, &str)]| {
+            let mut values = good();
+            values.insert("ALEPH_PRIVATE_KEY".into(), "1".repeat(64));
+            values.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+            Config::from_values(values, vec![]).expect("valid")
+        };
+        let (aleph, open) = (("CLOUD", "aleph"), ("AGENT_ALLOW_PRIVATE", "true"));
+        assert!(with(&[aleph, open]).doubts()[0].contains("AGENT_ALLOW_PRIVATE"));
+        let own = ("ALEPH_CRN_LIST_URL", "http://127.0.0.1:1/crns.json");
+        for fine in [&[aleph][..], &[open], &[aleph, open, own]] {
+            assert!(with(fine).doubts().is_empty(), "{fine:?}");
+        }
+        assert!(with(&[]).has_personal_ssh_key());
+        assert!(!with(&[("ALEPH_SSH_PRIVKEY_PATH", "/run/secrets/ssh_key")]).has_personal_ssh_key());
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! What every cloud of machines needs: our SSH key, the agent's program, certificates.
 
 use std::fs;
+use std::path::Path;
 
 use super::{Finding, Line};
-use crate::config::{AgentTls, Config};
+use crate::config::{AgentTls, CloudKind, Config};
 use crate::install::Kit;
 use crate::install::authority::Authority;
+use crate::private_file::is_shared;
 use crate::ssh::{self, Key};
 
 /// The SSH key if it can be used, and what was found.
@@ -16,9 +18,9 @@ pub fn check(config: &Config) -> (Option<Key>, Vec<Line>) {
         Err(error) => Err(format!("{error}. It is named by ALEPH_SSH_PRIVKEY_PATH.")),
     };
     let lines = vec![
-        Line::new("ssh key", finding),
+        Line::new("ssh key", finding).with_advice(about_key(config)),
         Line::new("agent program", program(config)),
-        Line::new("certificates", certificates(config)),
+        Line::new("certificates", certificates(config)).with_advice(about_authority(config)),
     ];
     // silent-ok: the first line tells why there is none.
     (key.ok(), lines)
@@ -36,6 +38,30 @@ fn pair(public: &str, configured: Option<&str>) -> Finding {
         Some(_) => Ok(format!("{kind}, both halves belong together")),
         None => Ok(format!("{kind}, machines get {public}")),
     }
+}
+
+fn about_key(config: &Config) -> Vec<String> {
+    let mut advice = Vec::new();
+    if config.cloud == CloudKind::Aleph && config.has_personal_ssh_key() {
+        advice.push(
+            "this is where people have their own key (ALEPH_SSH_PRIVKEY_PATH is not set). A compute node that names another \
+             machine's address as an instance's has us set up an agent there if the key opens it. Make one for this \
+             installation alone with `ssh-keygen -t ed25519 -N '' -f FILE`; machines that are there already let in the new one \
+             only after its public half was added to their /root/.ssh/authorized_keys."
+                .into(),
+        );
+    }
+    advice.extend(shared(&config.ssh_private_key));
+    advice
+}
+
+fn about_authority(config: &Config) -> Vec<String> {
+    let key = config.agent_ca_key_file.as_deref().filter(|_| config.agent_tls == AgentTls::Internal);
+    key.and_then(shared).into_iter().collect()
+}
+
+fn shared(path: &Path) -> Option<String> {
+    is_shared(path).then(|| format!("other users of this host may read {}; `chmod 600` it.", path.display()))
 }
 
 fn program(config: &Config) -> Finding {
@@ -92,6 +118,8 @@ pub fn remedy(error: &ssh::SshError) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -99,6 +127,37 @@ mod tests {
         assert_eq!(host("https://api2.aleph.im/x"), "api2.aleph.im");
         assert_eq!(host("http://127.0.0.1:8081"), "127.0.0.1:8081");
         assert_eq!(host("nonsense"), "nonsense");
+    }
+
+    fn config(more: &[(&str, &str)]) -> Config {
+        let values = [
+            ("TELEGRAM_BOT_TOKEN", "42:AAAAAAAAAAAAAAAA"),
+            ("TELEGRAM_MODE", "polling"),
+            ("DATABASE_URL", "postgres://localhost/baal"),
+            ("BOT_ENCRYPTION_KEY", "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="),
+            ("LIBERTAI_API_KEY", "key"),
+            ("ALEPH_PRIVATE_KEY", "0101010101010101010101010101010101010101010101010101010101010101"),
+        ];
+        let values = values.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::from_values(values.collect(), vec![]).expect("valid")
+    }
+
+    #[test]
+    fn a_key_that_is_not_the_installations_own_or_that_others_may_read_is_told() {
+        let told = about_key(&config(&[])).join("\n");
+        assert!(told.contains("ALEPH_SSH_PRIVKEY_PATH is not set") && told.contains("ssh-keygen"), "{told}");
+        assert!(!about_key(&config(&[("CLOUD", "hosts")])).join("").contains("ALEPH_SSH_PRIVKEY_PATH"));
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let path = file.path().display().to_string();
+        let own = config(&[
+            ("ALEPH_SSH_PRIVKEY_PATH", &path),
+            ("AGENT_TLS", "internal"),
+            ("AGENT_CA_FILE", &path),
+            ("AGENT_CA_KEY_FILE", &path),
+        ]);
+        assert!(about_key(&own).is_empty() && about_authority(&own).is_empty());
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).expect("its own");
+        assert!(about_key(&own)[0].contains("chmod 600") && about_authority(&own)[0].contains("chmod 600"));
     }
 
     #[test]

@@ -6,12 +6,16 @@ mod hosts;
 mod machines;
 
 use std::fmt;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use teloxide_core::payloads::GetMe;
+use uuid::Uuid;
 
 use crate::app::{App, MIGRATIONS};
 use crate::cloud::local;
@@ -25,11 +29,17 @@ type Finding = Result<String, String>;
 struct Line {
     what: String,
     finding: Finding,
+    /// What works but would better be otherwise.
+    advice: Vec<String>,
 }
 
 impl Line {
     fn new(what: impl Into<String>, finding: Finding) -> Self {
-        Self { what: what.into(), finding }
+        Self { what: what.into(), finding, advice: vec![] }
+    }
+
+    fn with_advice(self, advice: Vec<String>) -> Self {
+        Self { advice, ..self }
     }
 }
 
@@ -38,7 +48,8 @@ impl fmt::Display for Line {
         match &self.finding {
             Ok(fine) => write!(f, "✔ {}: {fine}", self.what),
             Err(trouble) => write!(f, "✘ {}: {trouble}", self.what),
-        }
+        }?;
+        self.advice.iter().try_for_each(|advice| write!(f, "\n  ! {advice}"))
     }
 }
 
@@ -170,10 +181,42 @@ fn agent_program(app: &App) -> Finding {
 
 fn agent_directory(app: &App) -> Finding {
     let dir = &app.config.local_dir;
-    let probe = dir.join(".doctor");
-    std::fs::create_dir_all(dir)
-        .and_then(|()| std::fs::write(&probe, b"x"))
-        .and_then(|()| std::fs::remove_file(&probe))
-        .map_err(|error| format!("{} cannot be written ({error}). Set LOCAL_DIR.", dir.display()))?;
+    writable(dir).map_err(|error| format!("{} cannot be written ({error}). Set LOCAL_DIR.", dir.display()))?;
     Ok(dir.display().to_string())
+}
+
+/// Makes the directory, and a file in it that is gone again. A new one: whoever else may write there could have left a link.
+fn writable(dir: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let probe = dir.join(format!(".doctor-{}", Uuid::new_v4()));
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&probe)?;
+    let written = file.write_all(b"x");
+    std::fs::remove_file(&probe).and(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_tried_without_following_what_others_left_there() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (dir, victim) = (root.path().join("a/b"), root.path().join("victim"));
+        std::fs::write(&victim, "kept").expect("writes");
+        for _ in 0..2 {
+            writable(&dir).expect("made and written");
+            assert_eq!(std::fs::read_dir(&dir).expect("lists").count(), 0);
+        }
+        std::os::unix::fs::symlink(&victim, dir.join(".doctor")).expect("links");
+        writable(&dir).expect("written");
+        assert_eq!(std::fs::read_to_string(&victim).expect("there"), "kept");
+        assert!(writable(&victim).is_err());
+    }
+
+    #[test]
+    fn advice_follows_its_line_and_is_no_failure() {
+        let line = Line::new("ssh key", Ok("fine".into())).with_advice(vec!["take another".into()]);
+        assert_eq!(line.to_string(), "✔ ssh key: fine\n  ! take another");
+        assert!(line.finding.is_ok());
+    }
 }

@@ -20,12 +20,14 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::InstallError;
+use crate::private_file::warn_if_shared;
 
 /// How long the authority is valid.
 const AUTHORITY_DAYS: i64 = 3_650;
 
 /// How long a machine's certificate is valid: no more than browsers accept of any authority (398 days), see
-/// <https://support.apple.com/en-us/102028>.
+/// <https://support.apple.com/en-us/102028>. And no less: `web.sh` takes a new one when fewer than 30 days are left, but only
+/// where a machine is prepared again, as by a repair; nothing does that by itself.
 const LEAF_DAYS: i64 = 397;
 
 /// Clocks of machines that have just booted may be behind.
@@ -71,6 +73,7 @@ impl Authority {
             return Err(wrong(cert_pem_path, "is not valid at this time"));
         }
         let key_pem = SecretString::from(read(key_pem_path)?);
+        warn_if_shared(key_pem_path, "the certificate authority's key, with which one can pose as every agent");
         // The cause is left out: it might quote the file.
         let key = KeyPair::from_pem(key_pem.expose_secret()).map_err(|_| {
             InstallError::Own(format!(

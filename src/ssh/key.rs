@@ -1,16 +1,15 @@
 //! Our private key.
 
 use std::fmt;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_ssh2_tokio::AuthMethod;
 use russh::keys::{Error, HashAlg, PublicKey, decode_secret_key};
 use secrecy::{ExposeSecret, SecretString};
-use tracing::warn;
 
 use super::SshError;
+use crate::private_file::warn_if_shared;
 
 /// The private key with which machines are reached; `Debug` shows the public half. Cheap to clone.
 #[derive(Clone)]
@@ -42,12 +41,7 @@ impl Key {
         let text = SecretString::from(text);
         let public =
             public_half(text.expose_secret()).map_err(|cause| problem(cause.replace("FILE", &shown.to_string())))?;
-        // silent-ok: it could be read a moment ago, and this is for a warning only
-        if let Ok(metadata) = std::fs::metadata(path)
-            && metadata.permissions().mode() & 0o077 != 0
-        {
-            warn!(path = %shown, "other users of this host may read the SSH key; `chmod 600` it");
-        }
+        warn_if_shared(path, "the SSH key");
         Ok(Self(Arc::new(Loaded { text, public })))
     }
 
@@ -99,6 +93,7 @@ pub(super) fn openssh(key: &PublicKey) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::process::Command;
 
     use super::*;
