@@ -261,19 +261,18 @@ impl Turn<'_> {
     /// Writes down what is left of an agent whose job is given up.
     async fn leave(&self, conn: &mut PgConnection, agent: &Agent, locked: &Locked, grade: Grade) -> sqlx::Result<Left> {
         let state = &self.job.state;
-        let unreached = matches!(grade, Grade::Away | Grade::Foreign);
         let url = locked.vm.as_ref().and_then(Vm::url);
         let left = match (self.job.kind, url) {
             // The machine says so itself.
             (Kind::Redeploy | Kind::Repair, Some(url)) if grade == Grade::Restored => {
-                let (protocol, version) = (agent.protocol, agent.deployed_version);
-                agents::store::set_running(conn, agent.id, &url, protocol, version).await?;
+                // The words that it was to go back to are those of what ran before.
+                let back = state.restoring.filter(|version| *version == agent.wanted_version);
+                let version = back.unwrap_or(agent.deployed_version);
+                agents::store::set_running(conn, agent.id, &url, agent.protocol, version).await?;
                 return Ok(Left::AsBefore);
             }
             (Kind::Redeploy, _) if agent.status == Status::Running && !state.reached => Left::AsBefore,
-            (Kind::Redeploy, _) if agent.status == Status::Running && unreached && state.restored.is_none() => {
-                Left::Unknown
-            }
+            (Kind::Redeploy, _) if agent.status == Status::Running && state.restored.is_none() => Left::Unknown,
             _ if locked.vm.is_some() && !state.fresh => Left::Memory,
             _ => Left::Nothing,
         };

@@ -171,15 +171,11 @@ async fn what_an_agent_remembers_is_thrown_away_only_after_its_owner_was_asked()
     let question = ann.wait_for(|m| m.text.contains("Everything it remembers will be lost")).await;
     assert_eq!(stack.sql::<i64>("select count(*) from vms").await, 1);
 
-    // Whoever else presses it learns nothing and changes nothing.
-    let press = data(&question, "🆕 Begin anew, forget everything");
-    let eve = stack.user(2);
-    let hello = eve.asks("/list", "agent").await;
-    eve.press(hello.message_id, &press).await;
-    eve.wait_for(|m| m.text.contains("There is no such agent")).await;
+    // Whoever else asks for it learns nothing and changes nothing.
+    stack.user(2).asks(&format!("/repair {ada} new"), "There is no such agent").await;
     assert_eq!(stack.sql::<i64>("select count(*) from vms").await, 1);
 
-    ann.press(question.message_id, &press).await;
+    ann.press(question.message_id, &data(&question, "🆕 Begin anew, forget everything")).await;
     ann.wait_for(|m| m.message_id == question.message_id && m.text == "🆕 Ada begins anew on another machine.").await;
     settles(&stack, 1).await;
     ann.asks("who am I?", "message 1 of our conversation").await;

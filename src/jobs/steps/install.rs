@@ -15,6 +15,7 @@ use crate::install::{InstallError, on_machine};
 use crate::jobs::error::JobError;
 use crate::jobs::model::{State, Step};
 use crate::jobs::turn::Turn;
+use crate::ssh::Command;
 
 /// How long a new machine may take to be prepared, over all tries.
 const PREPARED_WITHIN: Duration = Duration::from_secs(15 * 60);
@@ -57,10 +58,9 @@ pub async fn install(turn: &Turn<'_>) -> Result<Done, JobError> {
     }
     if !known.fresh && !known.reached {
         // Until here nothing was changed, and a machine that cannot be reached runs as ever.
-        if vm.local().is_none() {
-            turn.while_wanted(turn.session(&vm)).await??.close().await;
-        }
-        let state = State { reached: true, ..known };
+        let empty = vm.local().is_none() && turn.while_wanted(is_empty(turn, &vm)).await??;
+        let memory_lost = known.memory_lost || (empty && agent.deployed_version > 0);
+        let state = State { reached: true, memory_lost, ..known };
         return Ok(Done { next: Step::Install, state, effect: Effect::Nothing });
     }
     match vm.local() {
@@ -73,6 +73,21 @@ pub async fn install(turn: &Turn<'_>) -> Result<Done, JobError> {
         None => turn.while_wanted(remotely(turn, &agent, &vm)).await??,
     }
     Ok(turn.on(&vm))
+}
+
+/// Whether nothing that an agent remembers is on the machine: a node may have brought it up with an empty disk.
+async fn is_empty(turn: &Turn<'_>, vm: &Vm) -> Result<bool, JobError> {
+    let command = Command {
+        what: "looking for the agent's memory",
+        // Where `on_machine` puts it.
+        script: "if [ -e /var/lib/baal-agent/agent.db ]; then echo there; else echo nowhere; fi".into(),
+        input: Vec::new(),
+        limit: Duration::from_secs(20),
+    };
+    let mut session = turn.session(vm).await?;
+    let said = session.run(&command).await.map_err(|error| JobError::from(error).before_reaching())?;
+    session.close().await;
+    Ok(said.stdout.trim() == "nowhere")
 }
 
 async fn remotely(turn: &Turn<'_>, agent: &Agent, vm: &Vm) -> Result<(), JobError> {
