@@ -82,6 +82,7 @@ async fn is_empty(turn: &Turn<'_>, vm: &Vm) -> Result<bool, JobError> {
         // Where `on_machine` puts it.
         script: "if [ -e /var/lib/baal-agent/agent.db ]; then echo there; else echo nowhere; fi".into(),
         input: Vec::new(),
+        secrets: Vec::new(),
         limit: Duration::from_secs(20),
     };
     let mut session = turn.session(vm).await?;
