@@ -6,6 +6,7 @@ mod bot;
 mod browser;
 mod conversation;
 mod faults;
+#[expect(dead_code, reason = "the tests of deployment use the rest")]
 mod harness;
 mod program;
 mod streaming;

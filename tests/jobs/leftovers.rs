@@ -49,7 +49,7 @@ async fn a_machine_of_the_pool_that_finds_no_room_is_no_failure() {
     let worker = world.worker().await;
     let agent = world.create().await.expect("created");
     world.wait_for(agent.id, Status::Running).await;
-    jobs::store::enqueue_prepare(&mut *world.app.db.acquire().await.expect("a connection")).await.expect("enqueued");
+    jobs::store::enqueue_prepare(&mut world.app.db.acquire().await.expect("a connection")).await.expect("enqueued");
     until(&world, "select count(*) from jobs where kind = 'prepare' and done and outcome = 'cancelled'", 1).await;
     assert_eq!(world.count("select count(*) from vms").await, 1);
     worker.stop().await;
