@@ -18,7 +18,7 @@ use teloxide_core::payloads::GetMe;
 use uuid::Uuid;
 
 use crate::app::{App, MIGRATIONS};
-use crate::cloud::local;
+use crate::cloud::{local, reconcile};
 use crate::config::{AgentTls, CloudKind, Config, TelegramMode};
 use crate::telegram::api::TIMEOUT;
 
@@ -82,10 +82,27 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
             lines.extend(hosts::check(&app, key.as_ref()).await);
         }
     }
+    lines.extend(out_of_reach(&app, config.cloud).await.map(|finding| Line::new("other clouds", finding)));
     for line in &lines {
         println!("{line}");
     }
     Ok(lines.iter().all(|line| line.finding.is_ok()))
+}
+
+/// Machines that cannot be removed because CLOUD was changed; nothing to say where there are none.
+async fn out_of_reach(app: &App, cloud: CloudKind) -> Option<Finding> {
+    let stuck = async { reconcile::out_of_reach(&mut *app.db.acquire().await?, cloud).await };
+    match stuck.await {
+        Ok(stuck) if stuck.is_empty() => None,
+        Ok(stuck) => Some(Err(format!(
+            "{} machines were made with another CLOUD and cannot be removed with CLOUD={}. `baal reconcile --dry-run` names \
+             them. Set CLOUD and its variables back, have their agents deleted, and change CLOUD once they are gone.",
+            stuck.len(),
+            cloud.as_str()
+        ))),
+        // silent-ok: what is wrong with the database is said above.
+        Err(_) => None,
+    }
 }
 
 async fn database(app: &App) -> Finding {
