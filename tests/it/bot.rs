@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::harness::{Message, Stack};
 use crate::updates::{SECRET, deliver, update};
+use crate::upkeep::insert_job;
 
 pub const NO_SUCH_AGENT: &str = "There is no such agent. /list shows yours.";
 const UNKNOWN: i64 = 999_999;
@@ -95,6 +96,8 @@ async fn a_link_opens_an_agent_or_looks_as_if_there_were_none() {
     let unlisted = insert_agent(&stack, 1, "Secret", "unlisted", "running").await;
     let failed_unlisted = insert_agent(&stack, 1, "Secret", "unlisted", "failed").await;
     let deleting = insert_agent(&stack, 1, "Going", "public", "deleting").await;
+    // Without a job it would not stay in between for long.
+    insert_job(&stack, deleting, "deprovision", "stop", None).await;
     let deleted = insert_agent(&stack, 1, "Gone", "public", "deleted").await;
 
     let unknown =

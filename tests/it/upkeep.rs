@@ -40,7 +40,7 @@ async fn talkative(owner: &User<'_>) -> i64 {
 }
 
 /// A job of this agent; one that is not done waits for its time, which doesn't come.
-async fn insert_job(stack: &Stack, agent: i64, kind: &str, step: &str, outcome: Option<&str>) -> Uuid {
+pub async fn insert_job(stack: &Stack, agent: i64, kind: &str, step: &str, outcome: Option<&str>) -> Uuid {
     let id = Uuid::now_v7();
     sqlx::query(
         "insert into jobs (id, kind, agent_id, step, done, outcome, run_at, ended_at)
@@ -161,6 +161,9 @@ async fn what_an_agent_remembers_is_thrown_away_only_after_its_owner_was_asked()
     let ann = stack.user(1);
     let ada = talkative(&ann).await;
     ann.asks(&format!("/repair {ada} new"), "Ada is running, so nothing was thrown away.").await;
+    // While it is set up, none runs.
+    let set_up = "select count(*) from agents where status = 'running' and deployed_version = 1
+                     and not exists (select from jobs where not done)";
     let fail = async || {
         let failed = "update agents set status = 'failed', url = null";
         sqlx::query(failed).execute(&stack.db).await.unwrap();
@@ -171,19 +174,25 @@ async fn what_an_agent_remembers_is_thrown_away_only_after_its_owner_was_asked()
     let question = ann.wait_for(|m| m.text.contains("Everything it remembers will be lost")).await;
     assert_eq!(stack.sql::<i64>("select count(*) from vms").await, 1);
 
-    // Whoever else asks for it learns nothing and changes nothing.
-    stack.user(2).asks(&format!("/repair {ada} new"), "There is no such agent").await;
+    // Whoever else asks for it, or forges the press, learns nothing and changes nothing.
+    let eve = stack.user(2);
+    let refused = eve.asks(&format!("/repair {ada} new"), "There is no such agent").await;
+    for press in ["anew!", "anew"] {
+        eve.forges(refused.message_id, &format!("{press}:{ada}")).await;
+    }
+    let last = refused.message_id;
+    eve.wait_for(|m| m.message_id > last && m.text.contains("There is no such agent")).await;
     assert_eq!(stack.sql::<i64>("select count(*) from vms").await, 1);
 
     ann.press(question.message_id, &data(&question, "🆕 Begin anew, forget everything")).await;
     ann.wait_for(|m| m.message_id == question.message_id && m.text == "🆕 Ada begins anew on another machine.").await;
-    settles(&stack, 1).await;
+    stack.wait_for_sql(set_up, 1i64).await;
     ann.asks("who am I?", "message 1 of our conversation").await;
 
     fail().await;
     ann.says(&format!("/repair {ada} NEW")).await;
     stack.wait_for_sql("select count(*) from vms", 3i64).await;
-    settles(&stack, 1).await;
+    stack.wait_for_sql(set_up, 1i64).await;
     ann.asks("and now?", "message 1 of our conversation").await;
     stack.simulator.assert_good_manners().await;
 }
