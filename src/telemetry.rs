@@ -55,7 +55,7 @@ fn directives(asked: Option<&str>) -> String {
     let mut directives = asked.to_owned();
     for (library, level) in QUIETER {
         let target = |directive: &str| directive.split(['=', '[', ':']).next() == Some(library);
-        if general > level && !each().any(|directive| target(directive)) {
+        if general > level && !each().any(target) {
             directives += &format!(",{library}={level}");
         }
     }
