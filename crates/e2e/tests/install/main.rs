@@ -282,8 +282,9 @@ async fn it_may_be_cut_off_anywhere(site: &Site, kit: &Kit) {
             let (_, killed) = tokio::join!(kit.install(&mut session, VM, &config), kill);
             killed.unwrap();
         }
-        // What is kept to go back to is whole, always.
-        site.machine.root("cd /var/lib/baal/good && sha256sum --status -c SHA256SUMS").unwrap();
+        // What is kept to go back to is whole, always; what goes on there may exchange it while it is read.
+        let whole = "for try in 1 2 3; do cd /var/lib/baal/good && sha256sum --status -c SHA256SUMS && exit 0; sleep 1; done; exit 1";
+        site.machine.root(whole).unwrap();
         let mut session = site.session().await;
         kit.install(&mut session, VM, &config).await.unwrap();
         assert_eq!(site.agent_name(NAME).await, name);
