@@ -91,7 +91,7 @@ async fn an_agent_is_created_heard_changed_mended_moved_and_deleted_from_the_cha
     ann.wait_for(|m| m.text.contains("Everything it remembers will be lost")).await;
     ann.presses("Begin anew, forget everything").await;
     let made = "select count(*) from jobs where kind = 'provision' and outcome = 'succeeded'";
-    stack.wait_for_sql_within(PATIENCE, made, 2).await;
+    stack.wait_for_sql_within(PATIENCE, made, 2_i64).await;
     let asked = talk(stack, &ann, "the sixth question").await;
     assert!(!asked["messages"].to_string().contains("the first question"), "{asked}");
     field.cloud.no_faults().await;
