@@ -115,8 +115,6 @@ settings! {
     aleph_api_urls: Vec<String> = "ALEPH_API_URL", Need::Default("https://api2.aleph.cloud,https://api1.aleph.cloud"), "https://api2.aleph.cloud", base_urls;
     /// The list of Aleph's compute nodes.
     aleph_crn_list_url: String = "ALEPH_CRN_LIST_URL", Need::Default("https://crns-list.aleph.sh/crns.json"), "https://crns-list.aleph.sh/crns.json", base_url;
-    /// Aleph's scheduler.
-    aleph_scheduler_url: String = "ALEPH_SCHEDULER_URL", Need::Default("https://scheduler.api.aleph.cloud"), "https://scheduler.api.aleph.cloud", base_url;
     /// The API of the gateway that gives instances their public names.
     aleph_gateway_url: String = "ALEPH_GATEWAY_URL", Need::Default("https://api.2n6.me"), "https://api.2n6.me", base_url;
     /// The domain of those names.

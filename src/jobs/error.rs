@@ -76,9 +76,7 @@ impl JobError {
         let cloud = cloud.as_str();
         Self::fail(
             "the operator switched CLOUD, and its machine belongs to the cloud of before",
-            anyhow!(
-                "the machine belongs to CLOUD={cloud}; start a worker with that setting until its machines are gone"
-            ),
+            anyhow!("the machine belongs to CLOUD={cloud}; set it back until its machines are gone"),
         )
     }
 }

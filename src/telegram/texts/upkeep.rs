@@ -6,6 +6,7 @@ use super::{Message, excerpt};
 use crate::agents::model::{Agent, Status};
 use crate::agents::service::{Changed, TakenUp};
 use crate::agents::standing::{Deployment, step_words};
+use crate::cloud::aleph::Shortage;
 use crate::telegram::callback::Press;
 use crate::telegram::markdown::{MESSAGE_LIMIT, split};
 use crate::telegram::text::{Buttons, Text};
@@ -224,13 +225,16 @@ pub fn somebody_answers() -> Message {
     (text.done(), vec![])
 }
 
-/// For operators, unasked: the account at this address has `have` credits, and `need` are needed for what is to run.
-pub fn credits_low(address: &str, have: u64, need: u64) -> Message {
-    let text = Text::plain("💳 ")
-        .then_bold("Credits run out.")
-        .then(format!("\n\nThe account {address} at Aleph Cloud has {}; ", credits(have)))
-        .then(format!("to run what is wanted, it needs {}. ", credits(need)))
-        .then("New agents wait, and machines will be stopped, until somebody adds credits to it.");
+/// For operators, unasked: no machine can be paid for.
+pub fn credits_low(shortage: &Shortage) -> Message {
+    let machines =
+        if shortage.machines == 1 { "one machine".into() } else { format!("{} machines", shortage.machines) };
+    let text = Text::plain("⚠️ ")
+        .then_bold("No agent can be set up.")
+        .then(format!("\n\nThe Aleph account {} has {}, ", shortage.address, credits(shortage.have)))
+        .then(format!("but {} are needed to run {machines} for a day. ", credits(shortage.need)))
+        .then("Add credits to it, or lower MAX_VMS. What cannot be paid any more is stopped after a day.")
+        .then("\n\nYou are told of this at most once an hour.");
     (text.done(), vec![])
 }
 
@@ -328,9 +332,13 @@ mod tests {
 
     #[test]
     fn credits_are_told_in_dollars_too() {
-        let text = credits_low("0xabc", 1_234_567, 12_000_000).0.text;
-        assert!(text.contains("0xabc at Aleph Cloud has 1,234,567 credits (1.23 US dollars)"), "{text}");
-        assert!(text.contains("needs 12,000,000 credits (12.00 US dollars)"), "{text}");
+        let shortage = Shortage { address: "0xabc".into(), have: 1_234_567, need: 12_000_000, machines: 2 };
+        let text = credits_low(&shortage).0.text;
+        assert!(text.contains("0xabc has 1,234,567 credits (1.23 US dollars)"), "{text}");
+        assert!(
+            text.contains("12,000,000 credits (12.00 US dollars) are needed to run 2 machines for a day"),
+            "{text}"
+        );
         assert_eq!((thousands(0), thousands(100), thousands(1_000)), ("0".into(), "100".into(), "1,000".into()));
     }
 }
