@@ -33,8 +33,8 @@ test: ## Run every test
 E2E = baal/e2e,baal-e2e/e2e
 e2e: agent ## Install the agent over SSH on fake VMs (containers with systemd), mend it, attack it
 	scripts/bootstrap e2e
-	@# As for `make test`: the tests start programs of other packages.
-	cargo build --workspace --bins --features $(E2E)
+	@# As for `make test`: the tests start programs of other packages, and nothing is to be built twice.
+	cargo build --workspace --all-targets --features $(E2E)
 	cargo test --workspace --features $(E2E) --test deploy --test install --test walls -- --nocapture
 
 e2e-qemu: agent ## Attack it on a real VM with Debian 12's kernel: slow, for releases
