@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use super::machines::host;
 use super::{Finding, Line};
 use crate::app::App;
-use crate::cloud::aleph::{Aleph, Funds};
+use crate::cloud::aleph::{Aleph, Funds, dollars};
 use crate::cloud::reconcile::last_report;
 use crate::config::Config;
 use crate::ssh::Key;
@@ -49,8 +49,7 @@ async fn credits(app: &App, aleph: &Aleph) -> Finding {
 fn last(funds: &Funds, machines: i64) -> Finding {
     let Funds { credits, hourly, address } = funds;
     let (credits, hourly) = (*credits, *hourly);
-    // 1,000,000 credits are a dollar.
-    let has = format!("{credits} credits (${:.2}), a machine costs {hourly} an hour", credits as f64 / 1e6);
+    let has = format!("{credits} credits (${:.2}), a machine costs {hourly} an hour", dollars(credits));
     if let Err(shortage) = funds.check(machines + 1) {
         return Err(format!(
             "{has}. To make one more machine, {} are needed: those of a day for all {}. Send credits to {address}.",

@@ -53,10 +53,7 @@ async fn last_card(world: &World) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_deployed_to_the_agent_that_runs() {
-    let world = World::new().await;
-    let worker = world.worker().await;
-    let agent = world.create().await.expect("created");
-    let agent = world.wait_for(agent.id, Status::Running).await;
+    let (world, worker, agent) = World::with_agent().await;
     // Two at once lose nothing: the last is what runs.
     reword(&world, &agent, "be brief").await;
     reword(&world, &agent, "be brief and kind").await;
@@ -105,10 +102,7 @@ async fn a_change_that_does_not_work_is_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_whose_files_are_gone_is_repaired() {
-    let world = World::new().await;
-    let worker = world.worker().await;
-    let agent = world.create().await.expect("created");
-    let agent = world.wait_for(agent.id, Status::Running).await;
+    let (world, worker, agent) = World::with_agent().await;
     worker.stop().await;
     baal::cloud::local::stop_all(&world.agents_dir()).await.expect("stops");
     for entry in std::fs::read_dir(world.agents_dir()).expect("a directory") {
@@ -137,10 +131,7 @@ async fn an_agent_whose_files_are_gone_is_repaired() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_agent_begins_anew_on_another_machine_only_at_its_owners_word() {
-    let world = World::new().await;
-    let worker = world.worker().await;
-    let agent = world.create().await.expect("created");
-    let agent = world.wait_for(agent.id, Status::Running).await;
+    let (world, worker, agent) = World::with_agent().await;
     let secret = |agent: &Agent| agent.secret(&world.app.config.vault).expect("a secret").expose_secret().to_owned();
     let begin = async |owner: i64| {
         let mut tx = world.app.db.begin().await.expect("a transaction");
@@ -173,10 +164,7 @@ async fn a_failed_agent_begins_anew_on_another_machine_only_at_its_owners_word()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_whose_machine_is_gone_is_told_to_have_forgotten_whichever_job_sets_it_up() {
-    let world = World::new().await;
-    let worker = world.worker().await;
-    let agent = world.create().await.expect("created");
-    let agent = world.wait_for(agent.id, Status::Running).await;
+    let (world, worker, agent) = World::with_agent().await;
     let mut tx = world.app.db.begin().await.expect("a transaction");
     sqlx::query("update agents set status = 'failed', url = null, unwell_since = now()")
         .execute(&mut *tx)

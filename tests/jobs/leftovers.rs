@@ -21,10 +21,7 @@ async fn until(world: &World, sql: &'static str, count: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_is_not_said_to_be_deleted_while_a_machine_that_it_had_still_has_its_data() {
-    let world = World::new().await;
-    let worker = world.worker().await;
-    let agent = world.create().await.expect("created");
-    let agent = world.wait_for(agent.id, Status::Running).await;
+    let (world, worker, agent) = World::with_agent().await;
     sqlx::query(
         "insert into vms (id, cloud, state, touched, last_agent_id)
          values (gen_random_uuid(), 'hosts', 'retiring', true, $1)",

@@ -24,10 +24,7 @@ async fn users_at_once_never_get_more_agents_than_they_may() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_lives_is_found_again_and_goes_without_a_trace() {
-    let world = World::new().await;
-    let worker = world.worker().await;
-    let agent = world.create().await.expect("created");
-    let agent = world.wait_for(agent.id, Status::Running).await;
+    let (world, worker, agent) = World::with_agent().await;
     assert!(world.answers(&agent).await);
     assert_eq!((agent.protocol, agent.deployed_version), (2, 1));
     let edits = world.edits().await;
@@ -63,10 +60,7 @@ async fn an_agent_lives_is_found_again_and_goes_without_a_trace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_whose_port_was_taken_while_it_was_down_gets_another() {
-    let world = World::new().await;
-    let worker = world.worker().await;
-    let agent = world.create().await.expect("created");
-    let agent = world.wait_for(agent.id, Status::Running).await;
+    let (world, worker, agent) = World::with_agent().await;
     worker.stop().await;
     baal::cloud::local::stop_all(&world.agents_dir()).await.expect("stops");
     let port = agent.url.as_deref().and_then(|url| url.rsplit_once(':')?.1.parse::<u16>().ok()).expect("a port");
@@ -158,10 +152,7 @@ async fn an_agent_is_found_by_a_worker_with_another_directory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_whose_directory_is_out_of_sight_is_not_said_to_be_gone() {
-    let world = World::new().await;
-    let worker = world.worker().await;
-    let agent = world.create().await.expect("created");
-    let agent = world.wait_for(agent.id, Status::Running).await;
+    let (world, worker, agent) = World::with_agent().await;
     worker.stop().await;
 
     // As when it is not mounted: its place is there, and empty.

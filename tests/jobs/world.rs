@@ -84,6 +84,15 @@ impl World {
         world
     }
 
+    /// The same with a worker, and with an agent that runs.
+    pub async fn with_agent() -> (Self, Worker, Agent) {
+        let world = Self::new().await;
+        let worker = world.worker().await;
+        let agent = world.create().await.expect("created");
+        let agent = world.wait_for(agent.id, Status::Running).await;
+        (world, worker, agent)
+    }
+
     /// The same, but agents are this shell script.
     pub async fn with_program(script: &str) -> Self {
         let mut world = Self::new().await;

@@ -107,7 +107,12 @@ impl AlephError {
     }
 }
 
-/// Credits that are there and credits that would be needed. 1,000,000 credits are one US dollar.
+/// What credits are worth in US dollars.
+pub fn dollars(credits: u64) -> f64 {
+    credits as f64 / 1_000_000.0
+}
+
+/// Credits that are there and credits that would be needed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the account {address} has {have} credits, but {need} are needed to run {machines} machines for a day: add credits to \

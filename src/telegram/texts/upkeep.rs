@@ -6,7 +6,7 @@ use super::{Message, excerpt};
 use crate::agents::model::{Agent, Status};
 use crate::agents::service::{Changed, TakenUp};
 use crate::agents::standing::{Deployment, step_words};
-use crate::cloud::aleph::Shortage;
+use crate::cloud::aleph::{Shortage, dollars};
 use crate::telegram::callback::Press;
 use crate::telegram::markdown::{MESSAGE_LIMIT, split};
 use crate::telegram::text::{Buttons, Text};
@@ -19,8 +19,6 @@ pub const BEGIN_ANEW: &str = "🆕 Begin anew";
 
 /// UTF-16 units of a personality in one message, below Telegram's 4,096.
 const QUOTED: usize = 3_800;
-/// Credits of Aleph Cloud that are worth one US dollar.
-const CREDITS_PER_DOLLAR: f64 = 1_000_000.0;
 
 /// How long ago something was, in words.
 pub fn ago(age: Duration) -> String {
@@ -239,7 +237,7 @@ pub fn credits_low(shortage: &Shortage) -> Message {
 }
 
 fn credits(credits: u64) -> String {
-    format!("{} credits ({:.2} US dollars)", thousands(credits), credits as f64 / CREDITS_PER_DOLLAR)
+    format!("{} credits ({:.2} US dollars)", thousands(credits), dollars(credits))
 }
 
 /// 1234567 as 1,234,567.
