@@ -28,7 +28,10 @@ test: ## Run every test
 	@# `cargo test` leaves out the programs of other packages, which the tests start. With the tests, so that both builds
 	@# resolve the same features and nothing is built twice.
 	cargo build --workspace --all-targets
-	cargo test --workspace
+	@# Snapshots are compared, not written: `INSTA_UPDATE=always make test` writes them, for the diff to be looked at.
+	rm -rf "$${CARGO_TARGET_DIR:-target}/tmp/requests"
+	INSTA_UPDATE="$${INSTA_UPDATE:-no}" cargo test --workspace
+	scripts/judge-requests "$${CARGO_TARGET_DIR:-target}/tmp/requests"
 
 E2E = baal/e2e,baal-e2e/e2e
 e2e: agent ## Install the agent over SSH on fake VMs (containers with systemd), mend it, attack it

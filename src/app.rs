@@ -12,6 +12,7 @@ use crate::agents;
 use crate::cloud::aleph::Aleph;
 use crate::config::{CloudKind, Config};
 use crate::install::Kit;
+use crate::libertai::LibertAi;
 use crate::ssh;
 use crate::telegram::api::Api;
 use crate::telegram::holds::Holds;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub holds: Holds,
     /// HTTP to agents: no overall time-out, because answers stream for minutes.
     pub agents_http: reqwest::Client,
+    /// LibertAI, to ask for balances.
+    pub libertai: LibertAi,
     /// Telegram's id of this process' bot.
     pub bot_id: i64,
     /// Where CLOUD=aleph.
@@ -68,6 +71,7 @@ impl App {
         let db = connect_lazily(&config)?;
         let telegram = Api::new(&config)?;
         let agents_http = agents::http::client(config.agent_tls, config.agent_ca_file.as_deref())?;
+        let libertai = LibertAi::new(&config.libertai_api_base_url)?;
         let bot_id = config.bot_id();
         let remote = match config.cloud {
             CloudKind::Local => None,
@@ -90,6 +94,7 @@ impl App {
             receipts: Receipts::default(),
             holds: Holds::default(),
             agents_http,
+            libertai,
             bot_id,
             aleph,
             remote,

@@ -17,7 +17,7 @@ const LEASE: &str = "janitor";
 const BATCH: i64 = 5_000;
 
 /// What goes when. Telegram repeats an update for at most a day; dead letters wait for somebody to look.
-const RULES: [(&str, &str); 5] = [
+const RULES: [(&str, &str); 10] = [
     (
         "handled updates",
         "delete from updates where (bot_id, update_id) in (select bot_id, update_id from updates
@@ -35,12 +35,46 @@ const RULES: [(&str, &str); 5] = [
           where o.created_at < now() - interval '7 days' and o.done
             and not exists (select from outbox e where e.edits = o.id and not e.done)
             and not exists (select from jobs j where j.progress = o.id and not j.done)
+            and not exists (select from errands e where e.progress = o.id and not e.done)
+            and not exists (select from conversations c where c.question = o.id)
             and not exists (select from turns t where t.first_piece = o.id and not t.done) limit $1)",
     ),
     (
         "requests of failed turns",
         "update turns set request = '' where id in (select id from turns
           where done and request <> '' and ended_at < now() - interval '1 day' limit $1)",
+    ),
+    (
+        // They tell only that somebody wanted to be forgotten, and where.
+        "chats that were forgotten",
+        "delete from turns where id in (select id from turns
+          where done and kind = 'forget' and ended_at < now() - interval '7 days' limit $1)",
+    ),
+    (
+        // Messages may be given back to the day on which they were counted.
+        "counts of former days",
+        "delete from usage where (user_id, day) in (select user_id, day from usage
+          where day < (now() at time zone 'utc')::date - 7 limit $1)",
+    ),
+    (
+        // Without a name: they were forgotten and have not come back. A block stays for as long as its agent.
+        "visits of people who were forgotten",
+        "delete from visitors where (agent_id, user_id) in (select v.agent_id, v.user_id
+           from visitors v join users u on u.id = v.user_id
+          where u.name = '' and v.blocked_at is null
+            and coalesce(greatest(v.asked_at, v.refused_at) < now() - interval '1 day', true)
+            and (v.day < (now() at time zone 'utc')::date or v.messages_today = 0) limit $1)",
+    ),
+    (
+        "people who were forgotten",
+        "delete from users where id in (select u.id from users u where u.name = ''
+          and not exists (select from visitors v where v.user_id = u.id)
+          and not exists (select from agents a where a.owner_id = u.id) limit $1)",
+    ),
+    (
+        "finished errands",
+        "delete from errands where id in (select id from errands
+          where done and created_at < now() - interval '7 days' limit $1)",
     ),
     (
         // With what each tried. An agent's last says how it came to be as it is.

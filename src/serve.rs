@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use crate::app::App;
 use crate::config::{Config, TelegramMode};
 use crate::replica::Replica;
-use crate::{cloud, http, janitor, jobs, take_back, telegram, turns};
+use crate::{cloud, errands, http, janitor, jobs, take_back, telegram, turns};
 
 /// How long work may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(20);
@@ -154,8 +154,10 @@ async fn work_registered(app: &App, replica: &Replica, parts: Parts, stop: &Canc
     if parts.workers {
         start!(workers, working, telegram::dispatcher::run);
         start!(workers, working, turns::run);
+        start!(workers, working, turns::pending::run);
         start!(workers, working, telegram::sender::run);
         start!(workers, working, jobs::worker::run);
+        start!(workers, working, errands::worker::run);
         start!(workers, working, cloud::supervisor::supervise);
         start!(workers, working, cloud::pool::run);
         start!(workers, working, cloud::reconcile::run);

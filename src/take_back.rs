@@ -5,7 +5,7 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::replica::Replica;
 use crate::wake::Queue;
-use crate::{jobs, telegram, turns};
+use crate::{errands, jobs, telegram, turns};
 
 /// Takes back, as often as replicas beat, for ever. Apart from the beat: what this has to wait for must not keep its own
 /// replica from beating.
@@ -34,7 +34,9 @@ async fn take_back(app: &App) -> sqlx::Result<()> {
         (Queue::Updates, telegram::inbox::take_back(&mut tx).await?),
         (Queue::Outbox, telegram::outbox::take_back(&mut tx).await?),
         (Queue::Turns, turns::store::take_back(&mut tx).await?),
+        (Queue::Pending, turns::pending::store::take_back(&mut tx).await?),
         (Queue::Jobs, jobs::store::take_back(&mut tx).await?),
+        (Queue::Errands, errands::store::take_back(&mut tx).await?),
     ];
     tx.commit().await?;
     if !dead.is_empty() {

@@ -27,15 +27,22 @@ pub enum Queue {
     Outbox,
     /// Provisioning and other long work.
     Jobs,
+    /// Errands of users that need a far side.
+    Errands,
+    /// What agents say unasked.
+    Pending,
+    /// Turns that are to be stopped.
+    Stops,
 }
 
-const QUEUES: [Queue; 4] = [Queue::Updates, Queue::Turns, Queue::Outbox, Queue::Jobs];
+const QUEUES: [Queue; 7] =
+    [Queue::Updates, Queue::Turns, Queue::Outbox, Queue::Jobs, Queue::Errands, Queue::Pending, Queue::Stops];
 const CHANNEL: &str = "baal_wake";
 const COALESCE: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Default)]
 struct Inner {
-    local: [Notify; 4],
+    local: [Notify; QUEUES.len()],
     pending: AtomicU8,
     flush: Notify,
     /// Whether another replica could be waiting for what this one writes.

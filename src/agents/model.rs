@@ -80,6 +80,14 @@ pub struct Agent {
     pub wanted_version: i32,
     /// The `wanted_version` that was installed last.
     pub deployed_version: i32,
+    /// Which key for the inference service it is to run on: 0 the operator's, else its owner's `key_version`.
+    pub wanted_key: i32,
+    /// Which one it was installed with last.
+    pub deployed_key: i32,
+    /// Whether its machine may have a key of its owner's.
+    pub may_hold_key: bool,
+    /// Why no message reaches it although it runs, in words for its owner.
+    pub paused: Option<String>,
     sealed_secret: Vec<u8>,
 }
 
@@ -102,6 +110,10 @@ impl fmt::Debug for Agent {
             .field("protocol", &self.protocol)
             .field("wanted_version", &self.wanted_version)
             .field("deployed_version", &self.deployed_version)
+            .field("wanted_key", &self.wanted_key)
+            .field("deployed_key", &self.deployed_key)
+            .field("may_hold_key", &self.may_hold_key)
+            .field("paused", &self.paused)
             .finish_non_exhaustive()
     }
 }
@@ -127,6 +139,10 @@ impl FromRow<'_, PgRow> for Agent {
             protocol: row.try_get("protocol")?,
             wanted_version: row.try_get("wanted_version")?,
             deployed_version: row.try_get("deployed_version")?,
+            wanted_key: row.try_get("wanted_key")?,
+            deployed_key: row.try_get("deployed_key")?,
+            may_hold_key: row.try_get("may_hold_key")?,
+            paused: row.try_get("paused")?,
             sealed_secret: row.try_get("secret")?,
         })
     }
@@ -152,6 +168,10 @@ pub(crate) mod tests {
             protocol: 2,
             wanted_version: 1,
             deployed_version: 1,
+            wanted_key: 0,
+            deployed_key: 0,
+            may_hold_key: false,
+            paused: None,
             sealed_secret: b"gAAAA".to_vec(),
         }
     }

@@ -1,7 +1,8 @@
 //! What may be done with agents: the one place where the bot and the REST API get their checks and their words.
 //!
 //! Every function writes within the caller's transaction. After the commit of those that may start a job ([`create`],
-//! [`delete`], [`retry`], [`change`], [`update`], [`repair`], [`begin_anew`]) wake [`Queue::Jobs`](crate::wake::Queue) and
+//! [`delete`], [`retry`], [`change`], [`undo_soul`], [`update`], [`repair`], [`begin_anew`], [`rekey`]) wake
+//! [`Queue::Jobs`](crate::wake::Queue) and
 //! [`Queue::Outbox`](crate::wake::Queue). An error leaves the transaction usable
 //! (but for [`ServiceError::Database`]): nothing is written before all checks have passed.
 
@@ -9,10 +10,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sqlx::PgConnection;
 
+use super::access::Access;
+use super::invites::{self, Closed};
 use super::model::{Agent, Status};
-use super::store;
-pub use super::upkeep::{Change, Changed, TakenUp, begin_anew, change, repair, retry, standing, standings, update};
+pub use super::soul::{earlier as earlier_soul, undo as undo_soul};
+pub use super::upkeep::{
+    Change, Changed, TakenUp, begin_anew, change, rekey, repair, retry, standing, standings, update,
+};
 pub use super::validate::{NAME_CHARACTERS, PROMPT_BYTES, validate_model, validate_name, validate_prompt};
+use super::{store, visitors};
 use crate::app::App;
 use crate::config::Visibility;
 use crate::jobs;
@@ -41,6 +47,15 @@ pub enum ServiceError {
         /// MAX_AGENTS_PER_USER.
         limit: u32,
     },
+    /// A link that is unknown, taken back, or of somebody else's agent.
+    #[error("There is no such link any more. /share shows those that there are.")]
+    NoSuchLink,
+    /// Somebody who has never opened the agent.
+    #[error("That person has never opened this agent.")]
+    NoSuchVisitor,
+    /// CREATE_POLICY does not let them.
+    #[error(transparent)]
+    Closed(#[from] Closed),
     /// Not in the agent's present state.
     #[error("{message}")]
     Conflict {
@@ -103,6 +118,8 @@ pub async fn create(conn: &mut PgConnection, app: &App, new: NewAgent) -> Result
     };
     // Counted under a lock: two requests at once must not both see the last free place.
     store::lock_owner(conn, new.owner_id).await?;
+    let invited = invites::is_invited(conn, new.owner_id).await?;
+    invites::may_create(&app.config, new.owner_id, invited)?;
     slots(conn, app, new.owner_id).await?.check()?;
     let agent = store::insert(conn, &new, &new_secret(&app.config.vault)).await?;
     jobs::start(conn, Kind::Provision, &agent).await?;
@@ -128,23 +145,12 @@ pub(super) fn owned_by(owner_id: i64, agent: Option<Agent>) -> Result<Agent, Ser
     agent.filter(|agent| agent.owner_id == owner_id && agent.status != Status::Deleted).ok_or(ServiceError::NotFound)
 }
 
-/// The agent behind a deep link, whatever its status, if this user may know of it: its owner always, others if it is
-/// public and nobody is deleting it.
+/// The agent, whatever its status, if this user may talk to it: its owner, and whoever came by a way that is still open.
+/// To come in by a link is [`opening`](super::opening)'s.
 pub async fn open(conn: &mut PgConnection, user_id: i64, id: i64) -> Result<Agent, ServiceError> {
-    store::get(conn, id).await?.filter(|agent| may_open(agent, user_id)).ok_or(ServiceError::NotFound)
-}
-
-/// Whether this user may know of the agent and talk to it.
-pub fn may_open(agent: &Agent, user_id: i64) -> bool {
-    open_to(agent.owner_id, agent.visibility, agent.status, user_id)
-}
-
-/// The same, where of the agent only this much is at hand.
-pub fn open_to(owner_id: i64, visibility: Visibility, status: Status, user_id: i64) -> bool {
-    match status {
-        Status::Deleted => false,
-        Status::Deleting => owner_id == user_id,
-        _ => owner_id == user_id || visibility == Visibility::Public,
+    match visitors::access(conn, id, user_id).await? {
+        Some((agent, Access::Owner | Access::Visitor(_))) => Ok(agent),
+        _ => Err(ServiceError::NotFound),
     }
 }
 
@@ -165,26 +171,4 @@ pub async fn delete(conn: &mut PgConnection, owner_id: i64, id: i64) -> Result<A
     agent.status = Status::Deleting;
     agent.url = None;
     Ok(agent)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn outsiders_cannot_tell_unlisted_and_deleted_agents_from_unknown_ones() {
-        let opens = |visibility, status, user| {
-            let mut agent = crate::agents::model::tests::agent("Ada");
-            (agent.visibility, agent.status) = (visibility, status);
-            may_open(&agent, user)
-        };
-        let (owner, outsider) = (7, 8);
-        assert!(opens(Visibility::Public, Status::Running, outsider));
-        assert!(opens(Visibility::Public, Status::Provisioning, outsider));
-        assert!(!opens(Visibility::Public, Status::Deleting, outsider));
-        assert!(!opens(Visibility::Unlisted, Status::Running, outsider));
-        assert!(opens(Visibility::Unlisted, Status::Failed, owner));
-        assert!(opens(Visibility::Public, Status::Deleting, owner));
-        assert!(!opens(Visibility::Public, Status::Deleted, owner));
-    }
 }

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use super::model::{Agent, Status};
 use super::service::NewAgent;
+use crate::config::Visibility;
 
 /// The agent, whatever its status.
 pub async fn get(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Agent>> {
@@ -42,12 +43,14 @@ pub async fn count(conn: &mut PgConnection, owner_id: i64) -> sqlx::Result<i64> 
     .await
 }
 
-/// A new row, and the first version of what is wanted; `sealed_secret` is the Fernet token of the bearer secret.
+/// A new row, and the first version of what is wanted: on its owner's key if one is connected. `sealed_secret` is the Fernet
+/// token of the bearer secret. The caller has [locked](lock_owner) the owner.
 pub async fn insert(conn: &mut PgConnection, new: &NewAgent, sealed_secret: &[u8]) -> sqlx::Result<Agent> {
     sqlx::query_as(
         "with new as (
-           insert into agents (owner_id, bot_id, chat_id, name, system_prompt, model, visibility, secret)
-           values ($1, $2, $3, $4, $5, $6, $7, $8) returning *),
+           insert into agents (owner_id, bot_id, chat_id, name, system_prompt, model, visibility, secret, wanted_key)
+           select $1, $2, $3, $4, $5, $6, $7, $8,
+                  coalesce((select key_version from users where id = $1 and libertai_key is not null), 0) returning *),
          version as (
            insert into agent_versions (agent_id, version, name, system_prompt, model)
            select id, wanted_version, name, system_prompt, model from new)
@@ -123,6 +126,16 @@ pub async fn set_status(conn: &mut PgConnection, id: i64, status: Status) -> sql
     Ok(())
 }
 
+/// From now on these may open it.
+pub async fn set_visibility(conn: &mut PgConnection, id: i64, visibility: Visibility) -> sqlx::Result<()> {
+    sqlx::query("update agents set visibility = $2 where id = $1")
+        .bind(id)
+        .bind(visibility.as_str())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// From now on it asks this of its callers; `sealed_secret` is the Fernet token of the bearer secret. For an agent that is on
 /// no machine.
 pub async fn set_secret(conn: &mut PgConnection, id: i64, sealed_secret: &[u8]) -> sqlx::Result<()> {
@@ -180,9 +193,13 @@ pub async fn set_undeployed(conn: &mut PgConnection, id: i64) -> sqlx::Result<()
     Ok(())
 }
 
-/// Nothing of it is left but the row, without its secret.
+/// Nothing of it is left but the row, without its secret: who opened it, and by which links, is gone too.
 pub async fn set_deleted(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
-    sqlx::query("update agents set status = 'deleted', deleted_at = now(), url = null, secret = '' where id = $1")
+    for forgotten in ["delete from visitors where agent_id = $1", "delete from links where agent_id = $1"] {
+        sqlx::query(forgotten).bind(id).execute(&mut *conn).await?;
+    }
+    sqlx::query("update agents set status = 'deleted', deleted_at = now(), url = null, secret = '', wanted_key = 0, deployed_key = 0,
+                may_hold_key = false, paused = null where id = $1")
         .bind(id)
         .execute(conn)
         .await?;
@@ -203,6 +220,24 @@ pub async fn introduce(conn: &mut PgConnection, agent: &Agent) -> sqlx::Result<(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// The name of the other agent that its owner's chat talks to; none if the chat talks to this one.
+pub async fn talked_to_instead(conn: &mut PgConnection, agent: &Agent) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar(
+        "select a.name from conversations c join agents a on a.id = c.agent_id
+          where c.bot_id = $1 and c.chat_id = $2 and a.id <> $3",
+    )
+    .bind(agent.bot_id)
+    .bind(agent.chat_id)
+    .bind(agent.id)
+    .fetch_optional(conn)
+    .await
+}
+
+/// What its owner is called, and their client's language.
+pub async fn owner_of(conn: &mut PgConnection, agent: &Agent) -> sqlx::Result<(String, Option<String>)> {
+    sqlx::query_as("select name, language_code from users where id = $1").bind(agent.owner_id).fetch_one(conn).await
 }
 
 /// The bot's user name without `@`, for links; none while it is not known.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use sqlx::PgConnection;
 
+use super::keys;
 use super::model::{Agent, Status};
 use super::service::{ServiceError, owned_by};
 use super::standing::{self, Standing};
@@ -153,7 +154,7 @@ pub async fn standing(conn: &mut PgConnection, agent: &Agent) -> Result<Standing
 }
 
 /// The user's agent, locked, unless somebody is deleting it.
-async fn locked(conn: &mut PgConnection, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
+pub(super) async fn locked(conn: &mut PgConnection, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
     let agent = owned_by(owner_id, store::lock(conn, id).await?)?;
     match agent.status {
         Status::Deleting => {
@@ -184,6 +185,31 @@ async fn want(
         (None, _) => TakenUp::ByRepair,
     };
     Ok(Changed { agent, taken_up })
+}
+
+/// Has all agents of the user run on the key that is connected, or on the operator's where none is: those that run are
+/// deployed anew, without messages of their own, the others with their repair. How many were not on it.
+pub async fn rekey(conn: &mut PgConnection, owner_id: i64) -> sqlx::Result<usize> {
+    store::lock_owner(conn, owner_id).await?;
+    let version = keys::connected(conn, owner_id).await?.map_or(0, |own| own.version);
+    let mut behind = 0;
+    for agent in store::owned(conn, owner_id).await? {
+        let Some(agent) = store::lock(conn, agent.id).await? else { continue };
+        let gone = matches!(agent.status, Status::Deleting | Status::Deleted);
+        let there = agent.deployed_key == version && (version != 0 || !agent.may_hold_key);
+        if gone || (agent.wanted_key == version && there) {
+            continue;
+        }
+        keys::want(conn, agent.id, version).await?;
+        // A job that is under way sees by the version that something else is wanted.
+        store::want(conn, agent.id, &agent.name, &agent.system_prompt, &agent.model).await?;
+        let live = standing::of_one(conn, agent.id).await?.live;
+        if live.is_none() && agent.status == Status::Running {
+            jobs::store::enqueue(conn, Kind::Redeploy, agent.id, None).await?;
+        }
+        behind += 1;
+    }
+    Ok(behind)
 }
 
 async fn begin(conn: &mut PgConnection, agent: &mut Agent, kind: Kind) -> sqlx::Result<()> {

@@ -5,6 +5,8 @@ use crate::config::Models;
 
 /// Characters that a name may have.
 pub const NAME_CHARACTERS: usize = 64;
+/// Characters that a link's name may have.
+pub const LABEL_CHARACTERS: usize = 32;
 /// Bytes that a personality may have.
 pub const PROMPT_BYTES: usize = 16_384;
 
@@ -23,6 +25,22 @@ pub fn validate_name(name: &str) -> Result<String, ServiceError> {
         return invalid(&format!("That name has {count} characters; send one with at most {NAME_CHARACTERS}."));
     }
     Ok(name.to_owned())
+}
+
+/// What an owner calls a link: at most 32 characters on one line; nothing is a name as well.
+pub fn validate_label(label: &str) -> Result<String, ServiceError> {
+    let label = label.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
+    match label.chars().count() {
+        _ if label.chars().any(breaks_line) => {
+            let message = "A link's name is one line of plain text. Send it again without line breaks.".into();
+            Err(ServiceError::Invalid { field: "label", message })
+        }
+        count if count > LABEL_CHARACTERS => {
+            let message = format!("That name has {count} characters; send one with at most {LABEL_CHARACTERS}.");
+            Err(ServiceError::Invalid { field: "label", message })
+        }
+        _ => Ok(label.to_owned()),
+    }
 }
 
 /// Controls, line separators, and what turns the direction of the text around the name.
@@ -74,6 +92,16 @@ mod tests {
         assert_eq!(validate_name(&"é".repeat(64)).expect("valid").chars().count(), 64);
         for bad in ["", " \n ", "\u{200b}\u{feff}", "a\nb", "a\0b", "a\u{202e}b", "a\u{2028}b", &"é".repeat(65)] {
             assert!(matches!(validate_name(bad), Err(ServiceError::Invalid { field: "name", .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_links_name_is_short_and_may_be_none() {
+        for (label, kept) in [(" For friends\n", "For friends"), ("\u{200b} ", ""), ("<b>", "<b>")] {
+            assert_eq!(validate_label(label).expect("valid"), kept);
+        }
+        for bad in ["a\nb", "a\u{202e}b", &"é".repeat(33)] {
+            assert!(matches!(validate_label(bad), Err(ServiceError::Invalid { field: "label", .. })), "{bad:?}");
         }
     }
 

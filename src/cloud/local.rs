@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use super::process;
 use super::store::LocalVm;
+use crate::agents::keys::ModelKey;
 use crate::agents::{self, Agent};
 use crate::config::Config;
 use crate::vault::Undecryptable;
@@ -315,12 +316,18 @@ pub fn program(config: &Config) -> Result<PathBuf, LocalError> {
 }
 
 /// What the agent is started with; it holds keys.
-pub fn agent_config(config: &Config, agent: &Agent, site: &Site, port: u16) -> Result<AgentConfig, Undecryptable> {
+pub fn agent_config(
+    config: &Config,
+    agent: &Agent,
+    key: &ModelKey,
+    site: &Site,
+    port: u16,
+) -> Result<AgentConfig, Undecryptable> {
     Ok(AgentConfig {
         port,
         db_path: site.dir.join("agent.db"),
         workspace_path: site.dir.join("workspace"),
-        ..agents::config::agent_config(config, agent)?
+        ..agents::config::agent_config(config, agent, key)?
     })
 }
 

@@ -15,9 +15,12 @@ use uuid::Uuid;
 
 use super::local::{self, LocalError, Site};
 use super::store::{self, LocalVm, Root};
-use crate::agents::Agent;
+use crate::agents::{self, Agent, Status, keys};
 use crate::app::App;
+use crate::jobs::model::Kind;
+use crate::jobs::store as jobs;
 use crate::replica::Replica;
+use crate::wake::Queue;
 
 const EVERY: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -137,17 +140,41 @@ async fn restart(app: &App, site: &Site, vm: &LocalVm, agent: &Agent) -> anyhow:
         return Ok(false);
     }
     let program = local::program(&app.config)?;
-    let config = local::agent_config(&app.config, agent, site, vm.port)?;
+    let key = keys::of_agent(&mut *app.db.acquire().await?, &app.config, agent).await?;
+    if !keys::about_to_reach(&mut *app.db.acquire().await?, agent.id, key.version).await? {
+        // Another one is wanted by now, and a job brings it about.
+        return Ok(false);
+    }
+    let config = local::agent_config(&app.config, agent, &key, site, vm.port)?;
     match site.start(&program, &config).await {
         Err(LocalError::PortTaken(taken)) => {
             let port = local::free_port()?;
             warn!(agent.id, agent.port = port, "another program took port {taken}, so the agent gets another");
-            let config = local::agent_config(&app.config, agent, site, port)?;
+            let config = local::agent_config(&app.config, agent, &key, site, port)?;
             site.start(&program, &config).await?;
         }
         started => started?,
     }
+    if agent.deployed_key != key.version || agent.may_hold_key != (key.version != 0) {
+        // What is wanted since it was installed is in its configuration now.
+        started_with(app, agent.id, key.version).await?;
+    }
     Ok(true)
+}
+
+/// Notes which key an agent was started with. Should another be wanted since, and no job be on its way to that, one is begun:
+/// that job may have ended just before the start.
+async fn started_with(app: &App, agent_id: i64, version: i32) -> sqlx::Result<()> {
+    let mut tx = app.db.begin().await?;
+    let Some(agent) = agents::store::lock(&mut tx, agent_id).await? else { return Ok(()) };
+    keys::set_deployed(&mut tx, agent_id, version).await?;
+    let late = agent.wanted_key != version && agent.status == Status::Running;
+    if late && jobs::live(&mut tx, agent_id).await?.is_none() {
+        jobs::enqueue(&mut tx, Kind::Redeploy, agent_id, None).await?;
+    }
+    tx.commit().await?;
+    app.wake.wake(Queue::Jobs);
+    Ok(())
 }
 
 /// The agent itself knows best where it listens: two replicas may have chosen a new port at once.

@@ -7,8 +7,8 @@ use serde::Deserialize;
 macro_rules! choice {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name { $($(#[$vmeta])* $variant),+ }
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        pub enum $name { $($(#[$vmeta])* #[serde(rename = $text)] $variant),+ }
 
         impl $name {
             /// The word in the configuration.
@@ -39,6 +39,26 @@ choice! {
     }
 }
 choice! {
+    /// How a growing answer is shown.
+    StreamMode {
+        /// A message that is edited.
+        Edit = "edit",
+        /// A draft that becomes a message at the end (`sendMessageDraft`).
+        Draft = "draft",
+    }
+}
+choice! {
+    /// Who may create agents.
+    CreatePolicy {
+        /// Everybody.
+        Open = "open",
+        /// Whoever redeems a code that an operator made with `/invite`; operators too.
+        Invite = "invite",
+        /// Operators only.
+        Operators = "operators",
+    }
+}
+choice! {
     /// Where agents run.
     CloudKind {
         /// On instances of Aleph Cloud.
@@ -59,12 +79,14 @@ choice! {
     }
 }
 choice! {
-    /// Who may open an agent by its number.
+    /// Who may open an agent beside its owner.
     Visibility {
-        /// Everybody.
+        /// Everybody, by its number.
         Public = "public",
-        /// Its owner.
+        /// Whoever has one of its links, which cannot be guessed.
         Unlisted = "unlisted",
+        /// Only whom its owner lets in.
+        Private = "private",
     }
 }
 choice! {

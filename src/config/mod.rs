@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-pub use self::choices::{AgentTls, CloudKind, LogFormat, Model, Models, TelegramMode, Visibility};
+pub use self::choices::{
+    AgentTls, CloudKind, CreatePolicy, LogFormat, Model, Models, StreamMode, TelegramMode, Visibility,
+};
 use self::parse::{
     any_text, api_key, base_url, base_urls, bot_id, bot_token, database_url, domain, expand_home, from_str, in_range,
     optional_base_url, optional_path, optional_text, path, private_key, seconds, ssh_public_key, user_ids, vault,
@@ -99,7 +101,16 @@ settings! {
     max_agents_per_user: u32 = "MAX_AGENTS_PER_USER", Need::Default("3"), "3", |text| in_range(text, 1, 10_000);
     /// Messages that one user may send on the operator's key each day (UTC).
     free_tier_daily_messages: i32 = "FREE_TIER_DAILY_MESSAGES", Need::Default("50"), "50", |text| in_range(text, 0, 1_000_000);
-    /// Who may open a new agent by its number: `public` (everybody) or `unlisted` (only its owner).
+    /// Messages and presses that one user may send in a minute.
+    flood_per_minute: i32 = "FLOOD_PER_MINUTE", Need::Default("30"), "30", |text| in_range(text, 1, 10_000);
+    /// How growing answers are shown: `edit` (a message that is edited) or `draft` (Telegram's drafts, which some clients show
+    /// twice).
+    stream_mode: StreamMode = "STREAM_MODE", Need::Default("edit"), "draft", from_str;
+    /// Who may create agents: `open` (everybody), `invite` (whoever has a code that an operator made with /invite) or
+    /// `operators`.
+    create_policy: CreatePolicy = "CREATE_POLICY", Need::Default("open"), "invite", from_str;
+    /// Who may open a new agent: `public` (everybody, by its number), `unlisted` (whoever has one of its links) or `private`
+    /// (whom its owner lets in).
     default_visibility: Visibility = "DEFAULT_VISIBILITY", Need::Default("public"), "unlisted", from_str;
     /// Where agents run: `aleph` (instances of Aleph Cloud), `hosts` (machines added with `baal host add`) or `local`
     /// (processes of this host).
@@ -165,7 +176,7 @@ settings! {
     reconcile_interval: Duration = "RECONCILE_INTERVAL", Need::Default("600"), "600", |text| seconds(text, 1, 86_400);
     /// Seconds for which an instance must have been unknown before it is destroyed.
     reconcile_grace: Duration = "RECONCILE_GRACE_SECONDS", Need::Default("3600"), "3600", |text| seconds(text, 0, 604_800);
-    /// Telegram's ids of the operators, separated by commas: they are told when credits run out.
+    /// Telegram's ids of the operators, separated by commas: they are told when credits run out, and have /pool and /invite.
     operator_ids: Vec<i64> = "OPERATOR_IDS", Need::Optional, "12345678,23456789", user_ids;
     /// Directory of local agents, one below it for each.
     local_dir: PathBuf = "LOCAL_DIR", Need::Default(".baal/agents"), "/var/lib/baal/agents", path;

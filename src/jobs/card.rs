@@ -1,15 +1,16 @@
-//! The one message in which an owner watches an agent come to life: a pure function of what is known.
+//! The one message in which an owner watches an agent come to life: what it tells. Its words are in
+//! [`texts::progress`].
 
-use teloxide_core::types::InlineKeyboardButton;
-
-use super::model::{Kind, Step, way};
+use super::cause::Cause;
+use super::details::Details;
+use super::expected::Clock;
+use super::model::{Kind, Step};
 use crate::agents::Agent;
-use crate::config::{CloudKind, Visibility};
-use crate::telegram::callback::Press;
+use crate::config::CloudKind;
 use crate::telegram::markdown::Formatted;
 use crate::telegram::outbox::Call;
-use crate::telegram::text::{Buttons, Place, Text, edit_message, send_message};
-use crate::telegram::texts::BEGIN_ANEW;
+use crate::telegram::text::{Buttons, Place, edit_message, send_message};
+use crate::telegram::texts;
 
 /// What the card tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +42,10 @@ pub enum Scene {
     Undoing,
     /// The agent answers.
     Ready {
-        /// The bot's user name, if known.
-        bot_username: Option<String>,
+        /// The link to hand on, if there is one.
+        link: Option<String>,
+        /// The other agent that its owner's chat talks to, so that words there do not reach this one.
+        instead: Option<String>,
     },
     /// It runs as it is wanted now.
     Updated,
@@ -60,6 +63,8 @@ pub enum Scene {
     Failed {
         /// Where it failed, if known.
         step: Option<Step>,
+        /// Of what kind of thing; none if it was cancelled.
+        cause: Option<Cause>,
         /// In words for the owner.
         reason: String,
     },
@@ -69,6 +74,8 @@ pub enum Scene {
         kind: Kind,
         /// Where it failed.
         step: Step,
+        /// Of what kind of thing.
+        cause: Cause,
         /// In words for the owner.
         reason: String,
         /// What is left of it.
@@ -76,6 +83,17 @@ pub enum Scene {
     },
     /// It was deleted before it was ready.
     Deleted,
+}
+
+impl Scene {
+    /// Where it failed, if it tells of a failure.
+    pub fn failed_at(&self) -> Option<Step> {
+        match self {
+            Self::Failed { step, .. } => *step,
+            Self::GivenUp { step, .. } => Some(*step),
+            _ => None,
+        }
+    }
 }
 
 /// What is left of an agent that could not be mended or changed.
@@ -96,8 +114,8 @@ pub enum Left {
 pub struct Progress {
     /// Why the step has to be done again.
     pub trouble: Option<String>,
-    /// Minutes for which it has been waiting.
-    pub minutes: u64,
+    /// How long the job has taken and may still take.
+    pub clock: Clock,
     /// Machines that were given up.
     pub tried: u32,
     /// Whether the agent is going back to what it was.
@@ -113,155 +131,10 @@ pub struct Card {
     pub buttons: Buttons,
 }
 
-/// The card of an agent.
-pub fn card(agent: &Agent, scene: &Scene) -> Card {
-    let name = &agent.name;
-    let (repair, delete) =
-        (|| Press::Repair(agent.id).button("🔧 Repair"), || Press::Delete(agent.id).button("🗑 Delete"));
-    let retry = || Press::Retry(agent.id).button("🔁 Try again");
-    let chat_or_manage = || vec![Press::Chat(agent.id).button("💬 Chat"), Press::Manage(agent.id).button("🛠 Manage")];
-    match scene {
-        Scene::Queued { kind } => build("🤖 ", name, &format!(" is {}…", doing(*kind)), vec![]),
-        Scene::Waiting { kind, place } => {
-            let body = format!(
-                " is {}…\n\nAll places are taken at the moment. It is number {place} in line and goes on by itself when a \
-                 place is free; there is nothing to do but wait.",
-                doing(*kind)
-            );
-            build("🕗 ", name, &body, vec![])
-        }
-        Scene::Working { kind, cloud, step, progress } => {
-            build("🤖 ", name, &steps(*kind, *cloud, *step, progress), vec![])
-        }
-        Scene::Undoing => build("🧹 ", name, ": clearing away what was set up…", vec![]),
-        Scene::Ready { bot_username } => {
-            let body = match (agent.visibility, bot_username) {
-                (Visibility::Public, Some(bot)) => format!(
-                    " is ready! Send it a message.\n\nShare it: https://t.me/{bot}?start=agent_{}\nWhoever follows \
-                     this link gets a conversation of their own with it.",
-                    agent.id
-                ),
-                (Visibility::Public, None) => " is ready! Send it a message.".to_owned(),
-                (Visibility::Unlisted, _) => " is ready! Send it a message. Only you can open it.".to_owned(),
-            };
-            build("✅ ", name, &body, chat_or_manage())
-        }
-        Scene::Updated => build("✅ ", name, " is up to date and runs.", chat_or_manage()),
-        Scene::Restored { reason } => {
-            let body = format!(
-                " could not be updated: {reason}.\n\nIt runs again as it did before; nothing of its memory is lost."
-            );
-            build("↩️ ", name, &body, chat_or_manage())
-        }
-        Scene::Repaired { memory_lost: false } => {
-            build("✅ ", name, " is repaired and runs, with everything that it knew.", chat_or_manage())
-        }
-        Scene::Repaired { memory_lost: true } => {
-            let body = " runs again, but begins anew.\n\nIts machine was gone or had nothing of it \
-                        left, so what it remembered and its files are lost. Its name, personality and model are the same.";
-            build("✅ ", name, body, chat_or_manage())
-        }
-        Scene::Failed { step, reason } => {
-            let body = format!(
-                " could not be set up: {reason}.{}\n\nEverything that was started for it has been removed again. Its \
-                 name, personality and model are kept, so you can try again.",
-                failed_at(*step)
-            );
-            build("❌ ", name, &body, vec![retry(), delete()])
-        }
-        Scene::GivenUp { kind, step, reason, left } => {
-            let what = if *kind == Kind::Redeploy { "updated" } else { "repaired" };
-            let (left, buttons) = match left {
-                Left::AsBefore => {
-                    ("It was left as it was before. If it does not answer, repair it.", vec![repair(), delete()])
-                }
-                Left::Unknown => (
-                    "It may run as before, as you wanted it, or not at all: its machine went out of reach in the middle. \
-                     What it remembers was left alone. Repairing it puts it in order.",
-                    vec![repair(), delete()],
-                ),
-                Left::Memory => (
-                    "It does not run now. Its machine is kept, with what it remembers, so you can try to repair it \
-                     again, also later. Or it begins anew on another machine: then everything it remembers is lost.",
-                    vec![repair(), Press::BeginAnew(agent.id).button(BEGIN_ANEW), delete()],
-                ),
-                Left::Nothing => (
-                    "It does not run now, and its machine is gone, with what it remembered. Its name, personality and \
-                     model are kept, so you can try again.",
-                    vec![retry(), delete()],
-                ),
-            };
-            let body = format!(" could not be {what}: {reason}.{}\n\n{left}", failed_at(Some(*step)));
-            build("❌ ", name, &body, buttons)
-        }
-        Scene::Deleted => build("🗑 ", name, " was deleted.", vec![]),
-    }
-}
-
-fn steps(kind: Kind, cloud: CloudKind, step: Step, progress: &Progress) -> String {
-    let doing = if progress.restoring { "going back to how it was" } else { doing(kind) };
-    let mut body = format!(" is {doing}…\n");
-    let way = way(kind, cloud);
-    let current = way.iter().position(|s| *s == step).unwrap_or(way.len());
-    for (place, step) in way.iter().enumerate() {
-        let mark = match place.cmp(&current) {
-            std::cmp::Ordering::Less => "✅",
-            std::cmp::Ordering::Equal if progress.trouble.is_some() => "⚠️",
-            std::cmp::Ordering::Equal => "⏳",
-            std::cmp::Ordering::Greater => "▫️",
-        };
-        body.push_str(&format!("\n{mark} {}", label(*step)));
-        if place == current && progress.minutes > 0 {
-            body.push_str(&format!(" ({} min)", progress.minutes));
-        }
-    }
-    match progress.tried {
-        0 => {}
-        1 => body.push_str("\n\nThe first place did not work; trying another."),
-        n => body.push_str(&format!("\n\n{n} places did not work; trying another.")),
-    }
-    if let Some(trouble) = &progress.trouble {
-        body.push_str(&format!("\n\nThat did not work yet: {trouble}. Trying again shortly."));
-    }
-    body
-}
-
-fn doing(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Redeploy => "being updated",
-        Kind::Repair => "being repaired",
-        Kind::Deprovision | Kind::Retire => "being removed",
-        Kind::Provision | Kind::Prepare => "being set up",
-    }
-}
-
-fn failed_at(step: Option<Step>) -> String {
-    step.map(|step| format!(" (It failed at: {}.)", label(step))).unwrap_or_default()
-}
-
-fn label(step: Step) -> &'static str {
-    match step {
-        Step::Place => "Find a place for it",
-        Step::Create => "Get a machine",
-        Step::Reach => "Wait for the machine",
-        Step::Prepare => "Prepare the machine",
-        Step::Install => "Install it",
-        Step::Start => "Start it",
-        Step::Health => "Wait until it answers",
-        Step::Finish => "Open it for you",
-        Step::Store => "Keep it ready",
-        Step::Stop => "Stop it",
-        Step::Remove => "Remove it",
-        Step::End => "Forget it",
-    }
-}
-
-/// The agent's name in bold between plain words, for names are hostile.
-fn build(before: &str, name: &str, after: &str, buttons: Vec<InlineKeyboardButton>) -> Card {
-    Card {
-        text: Text::plain(before).then_bold(name).then(after).done(),
-        buttons: if buttons.is_empty() { vec![] } else { vec![buttons] },
-    }
+/// The card of an agent; `details` only where its reader is an operator.
+pub fn card(agent: &Agent, scene: &Scene, details: Option<&Details>) -> Card {
+    let (text, buttons) = texts::progress(agent, scene, details);
+    Card { text, buttons }
 }
 
 impl Card {
@@ -278,6 +151,3 @@ impl Card {
         Call::reply(bot_id, chat_id, &edit_message(place, 0, &self.text, self.buttons)).editing(edits)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,8 @@
 //! The last steps, which change rows only.
 
 use anyhow::anyhow;
+use baal_protocol::Role;
+use sqlx::PgConnection;
 use tracing::info;
 
 use super::card::Scene;
@@ -9,8 +11,10 @@ use super::model::{Kind, Outcome, State, Step};
 use super::saving::Next;
 use super::steps::{Done, Effect};
 use super::turn::Turn;
-use crate::agents::{self, Status};
+use crate::agents::{self, Agent, Status};
 use crate::cloud::store as vms;
+use crate::telegram::text::Place;
+use crate::turns::store::{self as turns, Kind as TurnKind, Request};
 use crate::wake::Queue;
 
 impl Turn<'_> {
@@ -45,6 +49,7 @@ impl Turn<'_> {
             if let Some(version) = state.version {
                 // Should what is wanted now not work, this is what it goes back to.
                 agents::store::set_deployed(&mut tx, agent.id, version).await?;
+                agents::keys::set_deployed(&mut tx, agent.id, state.key.unwrap_or(0)).await?;
             }
             let scene = self.working(Some(vm), Step::Install, &state);
             self.show(&mut tx, Some(agent), &scene).await?;
@@ -56,12 +61,13 @@ impl Turn<'_> {
         };
         let protocol = state.protocol.unwrap_or(1);
         agents::store::set_running(&mut tx, agent.id, &url, protocol, version).await?;
+        agents::keys::set_deployed(&mut tx, agent.id, state.key.unwrap_or(0)).await?;
         let scene = match (self.job.kind, &state.restored) {
             (_, Some(reason)) => Scene::Restored { reason: reason.clone() },
             (Kind::Redeploy, None) => Scene::Updated,
             (Kind::Repair, None) => Scene::Repaired { memory_lost: state.memory_lost },
             (_, None) if state.memory_lost => Scene::Repaired { memory_lost: true },
-            _ => Scene::Ready { bot_username: agents::store::bot_username(&mut tx, agent.bot_id).await? },
+            _ => self.ready(&mut tx, agent).await?,
         };
         self.show(&mut tx, Some(agent), &scene).await?;
         self.record(&mut tx, None).await?;
@@ -73,6 +79,21 @@ impl Turn<'_> {
         self.app.wake.wake(Queue::Turns);
         info!(job.id = %self.job.claim.job_id, job.kind = self.job.kind.as_str(), agent.id, agent.url = url, agent.version = version, vm.id = %vm.id, "the agent runs as wanted");
         Ok(None)
+    }
+
+    /// What is told of an agent that is ready. One that its owner's chat talks to says hello there itself.
+    async fn ready(&self, conn: &mut PgConnection, agent: &Agent) -> sqlx::Result<Scene> {
+        let instead = agents::store::talked_to_instead(conn, agent).await?;
+        if instead.is_none() {
+            let place = Place { bot_id: agent.bot_id, chat_id: agent.chat_id, thread_id: None };
+            let (name, language_code) = agents::store::owner_of(conn, agent).await?;
+            let request = Request { message: String::new(), name, language_code };
+            let who = (agent.id, agent.owner_id, Role::Owner);
+            turns::enqueue_special(conn, &self.app.config.vault, place, who, TurnKind::Hello, &request).await?;
+        }
+        let username = agents::store::bot_username(conn, agent.bot_id).await?.unwrap_or_default();
+        let link = agents::links::ready_link(conn, &self.app.config.vault, &username, agent).await?;
+        Ok(Scene::Ready { link, instead })
     }
 
     /// The machine is ready: puts it into the pool.
@@ -120,7 +141,8 @@ impl Turn<'_> {
             Some(agent) => {
                 let reason = self.job.state.failed.clone().unwrap_or_else(|| "it was cancelled".into());
                 agents::store::set_status(&mut tx, agent.id, Status::Failed).await?;
-                let scene = Scene::Failed { step: self.job.state.failed_at, reason: reason.clone() };
+                let (step, cause) = (self.job.state.failed_at, self.job.state.cause);
+                let scene = Scene::Failed { step, cause, reason: reason.clone() };
                 self.show(&mut tx, Some(agent), &scene).await?;
                 (Outcome::Failed, Some(reason))
             }

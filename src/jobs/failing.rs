@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 use tracing::{info, warn};
 
 use super::card::{Left, Scene};
+use super::cause::Cause;
 use super::error::JobError;
 use super::line;
 use super::model::{Kind, Outcome, State, Step};
@@ -80,6 +81,13 @@ impl Turn<'_> {
         }
     }
 
+    fn cause(&self, trouble: &Trouble, vm: Option<&Vm>) -> Cause {
+        match trouble.shortage {
+            Some(_) => Cause::Credits,
+            None => Cause::of(self.job.step, self.cloud(vm), trouble.grade),
+        }
+    }
+
     async fn postpone(&self, trouble: &Trouble, failures: i32, wait: Duration) -> Next {
         let mut tx = self.app.db.begin().await?;
         let locked = self.lock(&mut tx).await?;
@@ -123,6 +131,7 @@ impl Turn<'_> {
         let mut state = self.job.state.clone();
         state.failed_at = trouble.as_ref().map(|_| self.job.step);
         state.failed = trouble.as_ref().map(|trouble| trouble.reason.clone());
+        state.cause = trouble.as_ref().map(|trouble| self.cause(trouble, locked.vm.as_ref()));
         if let Some(vm) = &locked.vm
             && vms::release_warm(&mut tx, vm.id).await?
         {
@@ -241,7 +250,8 @@ impl Turn<'_> {
             vms::retire(&mut tx, vm.id).await?;
         }
         let (kind, step) = (self.job.kind, self.job.step);
-        let scene = Scene::GivenUp { kind, step, reason: trouble.reason.clone(), left };
+        let cause = self.cause(trouble, locked.vm.as_ref());
+        let scene = Scene::GivenUp { kind, step, cause, reason: trouble.reason.clone(), left };
         let agent = match self.job.agent_id {
             Some(id) => agents::store::get(&mut tx, id).await?,
             None => None,

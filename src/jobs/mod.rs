@@ -1,8 +1,11 @@
 //! Long work as rows with typed steps, done by whichever replica has a hand free.
 
 pub mod card;
+pub mod cause;
+pub mod details;
 mod ends;
 mod error;
+pub mod expected;
 mod failing;
 pub mod history;
 mod line;
@@ -30,7 +33,7 @@ use model::Kind;
 pub async fn start(conn: &mut PgConnection, kind: Kind, agent: &Agent) -> sqlx::Result<()> {
     let progress = match kind {
         Kind::Provision | Kind::Redeploy | Kind::Repair => {
-            let card = card::card(agent, &Scene::Queued { kind });
+            let card = card::card(agent, &Scene::Queued { kind }, None);
             Some(outbox::enqueue(conn, &card.message(agent.bot_id, agent.chat_id)).await?)
         }
         Kind::Deprovision | Kind::Prepare | Kind::Retire => None,

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::cause::Cause;
 use crate::config::CloudKind;
 
 /// What a job is to bring about.
@@ -147,6 +148,9 @@ pub struct State {
     /// The `wanted_version` that was installed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<i32>,
+    /// Which key was, or is about to be, installed with it: see `agents.deployed_key`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<i32>,
     /// The protocol that the agent said it speaks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<i32>,
@@ -156,6 +160,9 @@ pub struct State {
     /// The step at which it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_at: Option<Step>,
+    /// Of what kind of thing it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// When the step began: waits count from here, whoever works at the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<DateTime<Utc>>,

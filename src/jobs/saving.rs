@@ -4,15 +4,22 @@
 //! A kill before such a commit leaves the job at the step that it was at, and what the step had made is found there by
 //! whoever does it again; a kill after it leaves the job at the next. Locks: agent, machine, job, installation.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+use tokio::time::sleep;
+use tracing::warn;
 
 use super::card::{self, Progress, Scene};
+use super::details;
 use super::error::JobError;
+use super::expected;
 use super::history::{self, Try};
 use super::line;
-use super::model::{Outcome, State, Step};
+use super::model::{Outcome, State, Step, way};
 use super::steps::{Done, Effect};
 use super::store::{self, Job};
 use super::turn::Turn;
@@ -21,6 +28,7 @@ use crate::cloud::places;
 use crate::cloud::store::{self as vms, Vm};
 use crate::config::CloudKind;
 use crate::telegram::outbox;
+use crate::telegram::texts::PAUSED_BY_LOGOUT;
 use crate::wake::Queue;
 
 /// What follows from a job's step: the job as it stands then, or nothing if it is no longer ours.
@@ -69,7 +77,17 @@ impl Turn<'_> {
     /// Puts the card into the job's message, if it has one.
     pub async fn show(&self, conn: &mut PgConnection, agent: Option<&Agent>, scene: &Scene) -> sqlx::Result<()> {
         let (Some(message), Some(agent)) = (self.job.progress, agent) else { return Ok(()) };
-        outbox::enqueue_progress(conn, &card::card(agent, scene).edit(agent.bot_id, agent.chat_id, message)).await
+        let mut scene = scene.clone();
+        if let Scene::Working { kind, cloud, step, progress } = &mut scene {
+            let way = way(*kind, *cloud);
+            progress.clock = expected::clock(conn, self.job.claim.job_id, (*kind, *cloud), way, *step).await?;
+        }
+        let details = match scene.failed_at().filter(|_| self.app.config.operator_ids.contains(&agent.owner_id)) {
+            Some(step) => Some(details::of(conn, self.job.claim.job_id, step).await?),
+            None => None,
+        };
+        let card = card::card(agent, &scene, details.as_ref());
+        outbox::enqueue_progress(conn, &card.edit(agent.bot_id, agent.chat_id, message)).await
     }
 
     pub fn working(&self, vm: Option<&Vm>, step: Step, state: &State) -> Scene {
@@ -81,21 +99,39 @@ impl Turn<'_> {
         }
     }
 
-    /// Shows how long the step has been waiting.
-    pub async fn show_waiting(&self, minutes: u64) -> Result<(), JobError> {
-        let (Some(id), Some(_)) = (self.job.agent_id, self.job.progress) else { return Ok(()) };
+    /// Shows every now and then how long it has taken and may still take. To be polled beside the step, and dropped with it.
+    pub async fn keep_showing(&self) -> Infallible {
+        if self.job.progress.is_none() || self.job.agent_id.is_none() || self.job.step.removes() {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            sleep(match self.began.elapsed().as_secs() {
+                0..60 => Duration::from_secs(5),
+                60..600 => Duration::from_secs(15),
+                _ => Duration::from_secs(60),
+            })
+            .await;
+            // What is shown is worth no failure.
+            if let Err(error) = self.show_again().await {
+                warn!(job.id = %self.job.claim.job_id, %error, "how far a job is cannot be shown");
+            }
+        }
+    }
+
+    async fn show_again(&self) -> Result<(), JobError> {
+        let Some(id) = self.job.agent_id else { return Ok(()) };
         let mut tx = self.app.db.begin().await?;
         let agent = agents::store::get(&mut tx, id).await?;
         let vm = match self.job.state.vm {
             Some(id) => vms::get(&mut tx, id).await?,
             None => None,
         };
-        // Locked so that nobody else's newer words are overwritten.
-        store::lock(&mut tx, &self.job.claim).await?.ok_or(JobError::LeaseLost)?;
-        let mut scene = self.working(vm.as_ref(), self.job.step, &self.job.state);
-        if let Scene::Working { progress, .. } = &mut scene {
-            progress.minutes = minutes;
+        // Locked so that nobody's newer words are overwritten, and looked at again, for they may be there already.
+        let job = store::lock(&mut tx, &self.job.claim).await?;
+        if !job.is_some_and(|job| job.step == self.job.step) {
+            return Ok(());
         }
+        let scene = self.working(vm.as_ref(), self.job.step, &self.job.state);
         self.show(&mut tx, agent.as_ref(), &scene).await?;
         tx.commit().await?;
         self.app.wake.wake(Queue::Outbox);
@@ -151,9 +187,21 @@ impl Turn<'_> {
                     ));
                 }
             }
-            Effect::Touched(vm) => vms::set_touched(&mut tx, *vm).await?,
+            Effect::Touched(vm) => {
+                vms::set_touched(&mut tx, *vm).await?;
+                if let (Some(agent), Some(key)) = (&locked.agent, done.state.key)
+                    && !agents::keys::about_to_reach(&mut tx, agent.id, key).await?
+                {
+                    // Another key is wanted since the step began: it begins anew.
+                    tx.rollback().await?;
+                    return Ok(Some(locked.job));
+                }
+            }
             Effect::Gone(ids) => {
                 vms::end(&mut tx, ids).await?;
+                if let Some(agent) = self.job.agent_id {
+                    agents::keys::gone_with_machine(&mut tx, agent).await?;
+                }
                 line::hurry(&mut tx).await?;
                 removed = true;
             }
@@ -188,6 +236,10 @@ impl Turn<'_> {
         outcome: Outcome,
         error: Option<&str>,
     ) -> Result<(), JobError> {
+        if let Some(agent) = self.job.agent_id {
+            // From here on nobody is on the way to take away a key that may still be there.
+            agents::keys::pause(conn, &[agent], PAUSED_BY_LOGOUT).await?;
+        }
         store::end(conn, &self.job.claim, outcome, error).await?.ok_or(JobError::LeaseLost)
     }
 }

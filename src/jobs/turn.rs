@@ -10,7 +10,6 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::error::JobError;
 use super::store::{self, Job};
@@ -106,15 +105,7 @@ impl Turn<'_> {
             None => Duration::ZERO,
         };
         let excused = if self.job.step.removes() { Duration::ZERO } else { passed.saturating_sub(limit / 2) };
-        Ok(Wait {
-            turn: self,
-            passed,
-            excused,
-            began: Instant::now(),
-            limit,
-            looked: Instant::now(),
-            shown: minutes(passed),
-        })
+        Ok(Wait { turn: self, passed, excused, began: Instant::now(), limit, looked: Instant::now() })
     }
 }
 
@@ -128,7 +119,6 @@ pub struct Wait<'a> {
     began: Instant,
     limit: Duration,
     looked: Instant,
-    shown: u64,
 }
 
 impl Wait<'_> {
@@ -151,7 +141,7 @@ impl Wait<'_> {
         self.left() <= self.limit / 2
     }
 
-    /// Waits a moment; then whoever watches is told how long it has been.
+    /// Waits a moment, unless the job is no longer wanted or no longer ours.
     pub async fn pause(&mut self, moment: Duration) -> Result<(), JobError> {
         tokio::select! {
             () = self.turn.stop.cancelled() => return Err(JobError::Stopping),
@@ -162,18 +152,6 @@ impl Wait<'_> {
             self.looked = Instant::now();
             self.turn.still_wanted().await?;
         }
-        let minutes = minutes(self.waited());
-        if minutes > self.shown {
-            self.shown = minutes;
-            // What is shown is worth no failure.
-            if let Err(error) = self.turn.show_waiting(minutes).await {
-                warn!(job.id = %self.turn.job.claim.job_id, %error, "how long a job has waited cannot be shown");
-            }
-        }
         Ok(())
     }
-}
-
-fn minutes(time: Duration) -> u64 {
-    time.as_secs() / 60
 }

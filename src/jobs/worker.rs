@@ -141,9 +141,17 @@ async fn advance(turn: &Turn<'_>) -> Next {
     }
     // What the panic said is in the log already.
     let unexpected = |_| Err(JobError::retry("something unexpected happened", anyhow!("panic")));
-    match AssertUnwindSafe(step(turn)).catch_unwind().await.unwrap_or_else(unexpected) {
+    match AssertUnwindSafe(step_shown(turn)).catch_unwind().await.unwrap_or_else(unexpected) {
         Err(error @ (JobError::Failed { .. } | JobError::Credits(_) | JobError::Cancelled)) => turn.failed(error).await,
         next => next,
+    }
+}
+
+/// The step, and beside it what its owner sees of it.
+async fn step_shown(turn: &Turn<'_>) -> Next {
+    tokio::select! {
+        next = step(turn) => next,
+        never = turn.keep_showing() => match never {},
     }
 }
 

@@ -7,11 +7,14 @@
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::multipart::{Form, Part};
+use reqwest::{RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use teloxide_core::requests::Payload;
 
+use super::files::Whole;
 use super::outbox::method_name;
 use crate::config::Config;
 
@@ -78,6 +81,29 @@ impl Api {
         Ok(Self { http, base: config.telegram_api_url.clone(), token: config.telegram_bot_token.clone() })
     }
 
+    /// The bytes of a file that lies at Telegram, where `getFile` says (`file_path`). They are still to come; how long they
+    /// may take is the caller's to bound.
+    pub async fn download(&self, file_path: &str) -> Result<reqwest::Response, ApiError> {
+        let url = reqwest::Url::parse(&self.base);
+        let mut url = url.map_err(|_| ApiError::NotSent("its address is not one".into()))?;
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty()
+                .extend(["file", &format!("bot{}", self.token.expose_secret())])
+                .extend(file_path.split('/'));
+        }
+        let sent = tokio::time::timeout(TIMEOUT, self.http.get(url).send()).await;
+        let response = match sent {
+            Ok(sent) => sent.map_err(|error| ApiError::Lost(describe(error)))?,
+            Err(_) => return Err(ApiError::Lost("no answer in time".into())),
+        };
+        match response.status().as_u16() {
+            200 => Ok(response),
+            429 => Err(refused(429, "the file was asked for too often".into(), None, None)),
+            code @ 400..500 => Err(refused(code, "the file is not there".into(), None, None)),
+            code => Err(ApiError::Lost(format!("status {code}"))),
+        }
+    }
+
     /// Calls a method and reads its result.
     pub async fn call<P>(&self, payload: &P) -> Result<P::Output, ApiError>
     where
@@ -96,26 +122,55 @@ impl Api {
         body: String,
         timeout: Duration,
     ) -> Result<Box<serde_json::value::RawValue>, ApiError> {
-        let url = format!("{}/bot{}/{method}", self.base, self.token.expose_secret());
         let request = self
-            .http
-            .post(url)
+            .method(method)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .timeout(timeout)
             .body(body);
-        let response = request.send().await.map_err(|error| {
-            let never_sent = error.is_connect() || error.is_builder();
-            let why = describe(error);
-            if never_sent { ApiError::NotSent(why) } else { ApiError::Lost(why) }
-        })?;
-        let status = response.status().as_u16();
-        let retry_header = response
-            .headers()
-            .get("retry-after")
-            .and_then(|v| v.to_str().ok()?.parse::<f64>().ok().filter(|s| s.is_finite()));
-        let bytes = response.bytes().await.map_err(|error| ApiError::Lost(describe(error)))?;
-        read_envelope(status, retry_header, &bytes)
+        answer(request.send().await, |error| error.is_connect() || error.is_builder()).await
     }
+
+    /// Calls `method` with parameters that are already JSON and a file beside them. A call that breaks before its file was
+    /// read to the end was not sent: Telegram cannot have understood it. The time is the caller's to bound.
+    pub async fn call_with_file(
+        &self,
+        method: &str,
+        body: &str,
+        (name, file): (&'static str, Part),
+        whole: &Whole,
+    ) -> Result<Box<serde_json::value::RawValue>, ApiError> {
+        let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(body).unwrap_or_default();
+        let form = fields.into_iter().fold(Form::new(), |form, (name, value)| match value {
+            serde_json::Value::String(text) => form.text(name, text),
+            value => form.text(name, value.to_string()),
+        });
+        // Telegram knows `filename="…"` in UTF-8, and no `filename*`.
+        let form = form.percent_encode_noop().part(name, file);
+        answer(self.method(method).multipart(form).send().await, |_| !whole.is_so()).await
+    }
+
+    fn method(&self, method: &str) -> RequestBuilder {
+        self.http.post(format!("{}/bot{}/{method}", self.base, self.token.expose_secret()))
+    }
+}
+
+/// Reads an answer. `never_sent` says whether Telegram cannot have had the request that failed thus.
+async fn answer(
+    sent: reqwest::Result<Response>,
+    never_sent: impl FnOnce(&reqwest::Error) -> bool,
+) -> Result<Box<serde_json::value::RawValue>, ApiError> {
+    let response = sent.map_err(|error| {
+        let never_sent = never_sent(&error);
+        let why = describe(error);
+        if never_sent { ApiError::NotSent(why) } else { ApiError::Lost(why) }
+    })?;
+    let status = response.status().as_u16();
+    let retry_header = response
+        .headers()
+        .get("retry-after")
+        .and_then(|v| v.to_str().ok()?.parse::<f64>().ok().filter(|s| s.is_finite()));
+    let bytes = response.bytes().await.map_err(|error| ApiError::Lost(describe(error)))?;
+    read_envelope(status, retry_header, &bytes)
 }
 
 /// An error's chain of causes in words, without the URL, which holds the token.

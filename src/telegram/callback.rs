@@ -2,6 +2,16 @@
 //!
 //! A button proves nothing: anyone can send any data. Every press is authorised anew by who pressed.
 
+mod account;
+mod overview;
+mod share;
+mod soul;
+
+pub use account::AccountPress;
+pub use overview::OverviewPress;
+pub use share::SharePress;
+pub use soul::SoulPress;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -41,6 +51,20 @@ pub enum Press {
     Update(i64),
     /// Send the words of this turn to the agent again.
     RetryTurn(Uuid),
+    /// Stop this turn.
+    StopTurn(Uuid),
+    /// Let this agent forget this chat's conversation, as `/new` asked.
+    NewChat(i64),
+    /// Keep this chat's conversation after all.
+    KeepChat,
+    /// Of `/soul`.
+    Soul(SoulPress),
+    /// Of `/share`.
+    Share(SharePress),
+    /// Of `/account`, `/login`, `/logout`, `/privacy` and `/forgetme`.
+    Account(AccountPress),
+    /// Of `/dashboard` and `/pool`.
+    Overview(OverviewPress),
     /// An answer within a dialogue: which dialogue, at which step, and the answer (short, without colons).
     Dialogue {
         /// [`Conversation::dialogue_id`](super::conversation::Conversation).
@@ -82,6 +106,13 @@ impl fmt::Display for Press {
             Self::ConfirmBeginAnew(id) => write!(f, "anew!:{id}"),
             Self::Update(id) => write!(f, "update:{id}"),
             Self::RetryTurn(id) => write!(f, "again:{}", id.simple()),
+            Self::StopTurn(id) => write!(f, "stop:{}", id.simple()),
+            Self::NewChat(id) => write!(f, "new!:{id}"),
+            Self::KeepChat => f.write_str("keepchat"),
+            Self::Soul(press) => write!(f, "soul:{press}"),
+            Self::Share(press) => write!(f, "s:{press}"),
+            Self::Account(press) => write!(f, "me:{press}"),
+            Self::Overview(press) => write!(f, "o:{press}"),
             Self::Dialogue { id, step, choice } => write!(f, "d:{id}:{step}:{choice}"),
         }
     }
@@ -109,6 +140,13 @@ impl FromStr for Press {
             "anew!" => Self::ConfirmBeginAnew(id()?),
             "update" => Self::Update(id()?),
             "again" => Self::RetryTurn(rest.parse().map_err(|_| UnknownPress)?),
+            "stop" => Self::StopTurn(rest.parse().map_err(|_| UnknownPress)?),
+            "new!" => Self::NewChat(id()?),
+            "keepchat" if rest.is_empty() => Self::KeepChat,
+            "soul" => Self::Soul(rest.parse()?),
+            "s" => Self::Share(rest.parse()?),
+            "me" => Self::Account(rest.parse()?),
+            "o" => Self::Overview(rest.parse()?),
             "d" => {
                 let mut parts = rest.splitn(3, ':');
                 let mut next = || parts.next().ok_or(UnknownPress);
@@ -145,6 +183,14 @@ mod tests {
             Press::ConfirmBeginAnew(i64::MIN),
             Press::Update(i64::MIN),
             Press::RetryTurn(Uuid::max()),
+            Press::StopTurn(Uuid::max()),
+            Press::NewChat(i64::MIN),
+            Press::KeepChat,
+            Press::Soul(SoulPress::Show(6)),
+            Press::Soul(SoulPress::Edit(i64::MIN)),
+            Press::Soul(SoulPress::Undo { id: i64::MIN, from: i32::MIN, to: i32::MIN }),
+            Press::Overview(OverviewPress::Dashboard),
+            Press::Overview(OverviewPress::Pool),
             Press::Dialogue { id: i64::MAX, step: "personality".into(), choice: "default".into() },
         ];
         for press in presses {
@@ -156,7 +202,20 @@ mod tests {
 
     #[test]
     fn forged_data_is_refused() {
-        for data in ["", "chat:", "chat:x", "list:1", "d:1", "d:x:y:z", "again:1", "delete!:1:2", "\u{0}"] {
+        for data in [
+            "",
+            "chat:",
+            "chat:x",
+            "list:1",
+            "d:1",
+            "d:x:y:z",
+            "again:1",
+            "delete!:1:2",
+            "soul:undo:1:2",
+            "soul:undo:1:2:3:4",
+            "o:",
+            "\u{0}",
+        ] {
             assert_eq!(data.parse::<Press>(), Err(UnknownPress), "{data}");
         }
     }

@@ -2,10 +2,13 @@
 //! take the next update and a restart forgets nothing.
 
 use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
+use super::cut::Cut;
 use super::update::User;
-use crate::agents::Status;
+use crate::agents::access::{self, Access, Visitor};
+use crate::agents::{Status, visitors};
 use crate::config::Visibility;
 use crate::storable;
 
@@ -18,6 +21,23 @@ pub struct Conversation {
     pub dialogue_id: i64,
     /// The dialogue under way.
     pub dialogue: Option<Dialogue>,
+    /// The outbox row of the wizard's last question, whose buttons go once it is answered.
+    pub question: Option<i64>,
+    /// What is known of who speaks.
+    pub account: Account,
+}
+
+/// What the row of a user says that handlers need.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Messages and presses within the running minute, this one among them.
+    pub flood_count: i32,
+    /// Whether answers keep the line that tells of tool calls.
+    pub verbose: bool,
+    /// Whether an invitation was redeemed.
+    pub invited: bool,
+    /// Whether everything of this user is being forgotten.
+    pub being_forgotten: bool,
 }
 
 /// The agent being talked to, as far as relaying needs it.
@@ -31,11 +51,16 @@ pub struct CurrentAgent {
     pub name: String,
     /// Where it stands.
     pub status: Status,
-    /// Who may talk to it.
-    pub visibility: Visibility,
+    /// Why no message reaches it although it runs, in words for its owner.
+    pub paused: Option<String>,
+    /// Whether it runs, or is about to run, on the operator's key, so that messages to it count.
+    pub free: bool,
+    /// What whoever speaks may do with it.
+    pub access: Access,
 }
 
-/// The wizard that creates an agent: each step holds the answers so far.
+/// What the next words are an answer to. The first four are the wizard that creates an agent: each step holds the answers
+/// so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Dialogue {
@@ -52,6 +77,9 @@ pub enum Dialogue {
         name: String,
         /// The system prompt.
         prompt: String,
+        /// Where the client may have cut the prompt: the rest comes right behind.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cut: Option<Cut>,
     },
     /// Waiting for a yes.
     Confirm {
@@ -61,10 +89,48 @@ pub enum Dialogue {
         prompt: String,
         /// The model's id.
         model: String,
+        /// Who may open it; none: DEFAULT_VISIBILITY.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        visibility: Option<Visibility>,
     },
+    /// Waiting for an invitation's code, to go on with the wizard.
+    Invite,
+    /// Waiting for another personality.
+    Soul {
+        /// Of this agent.
+        agent_id: i64,
+    },
+    /// A personality was written down that the client may have cut: what comes right behind it is its rest.
+    SoulRest {
+        /// Of this agent.
+        agent_id: i64,
+        /// Where it was cut.
+        cut: Cut,
+        /// The version whose personality it took the place of.
+        before: i32,
+    },
+    /// Waiting for a key of LibertAI.
+    Key,
+    /// Waiting for a link's name.
+    LinkLabel {
+        /// Of this link.
+        link_id: i64,
+    },
+    /// Waiting for the word that confirms `/forgetme`.
+    Forget,
 }
 
 impl Dialogue {
+    /// Whether it is a step of the wizard that creates an agent.
+    pub fn is_wizard(&self) -> bool {
+        matches!(self, Self::Name | Self::Personality { .. } | Self::Model { .. } | Self::Confirm { .. })
+    }
+
+    /// Whether a message of `date` (Unix time) is none that it waits for, so that it is over.
+    pub fn is_over(&self, date: i64) -> bool {
+        matches!(self, Self::SoulRest { cut, .. } if !cut.is_followed(date))
+    }
+
     /// The step's name, as buttons carry it.
     pub fn step(&self) -> &'static str {
         match self {
@@ -72,6 +138,12 @@ impl Dialogue {
             Self::Personality { .. } => "personality",
             Self::Model { .. } => "model",
             Self::Confirm { .. } => "confirm",
+            Self::Invite => "invite",
+            Self::Soul { .. } => "soul",
+            Self::SoulRest { .. } => "soul_rest",
+            Self::Key => "key",
+            Self::LinkLabel { .. } => "label",
+            Self::Forget => "forget",
         }
     }
 }
@@ -80,38 +152,81 @@ impl Dialogue {
 ///
 /// Updates of one chat are handled one at a time, so the row needs no lock.
 pub async fn load(conn: &mut PgConnection, bot_id: i64, chat_id: i64, user: &User) -> sqlx::Result<Conversation> {
-    let row = sqlx::query(
+    let row = sqlx::query(concat!(
         "with noted as (
-           insert into users (id, name, username, language_code) values ($3, $4, $5, $6)
+           insert into users as u (id, name, username, language_code, flood_minute, flood_count)
+           values ($3, $4, $5, $6, date_trunc('minute', now()), 1)
            on conflict (id) do update set name = excluded.name, username = excluded.username,
-                                          language_code = excluded.language_code
-            where (users.name, users.username, users.language_code)
-                  is distinct from (excluded.name, excluded.username, excluded.language_code))
-         select c.dialogue_id, c.dialogue, a.id, a.owner_id, a.name, a.status, a.visibility
-           from conversations c left join agents a on a.id = c.agent_id
-          where c.bot_id = $1 and c.chat_id = $2",
-    )
+                  language_code = excluded.language_code, flood_minute = excluded.flood_minute,
+                  flood_count = case when u.flood_minute = excluded.flood_minute then u.flood_count + 1 else 1 end
+           returning u.flood_count, u.tool_lines, u.invited_at is not null as invited, forgetting_since is not null as being_forgotten),
+         -- Whoever speaks can be spoken to.
+         reached as (
+           update conversations set unreachable_at = null
+            where bot_id = $1 and chat_id = $2 and unreachable_at is not null)
+         select n.flood_count, n.tool_lines, n.invited, n.being_forgotten, c.dialogue_id, c.dialogue, c.question,
+                a.id, a.owner_id, a.name, a.status, a.visibility, a.paused, (a.deployed_key = 0 or a.wanted_key = 0) as free, ",
+        visitors::standing!(),
+        " from noted n
+           left join conversations c on c.bot_id = $1 and c.chat_id = $2
+           left join agents a on a.id = c.agent_id
+           left join visitors v on v.agent_id = a.id and v.user_id = $3
+           left join links l on l.id = v.link_id",
+    ))
     .bind(bot_id)
     .bind(chat_id)
     .bind(user.id)
     .bind(storable::text(&user.name()))
     .bind(user.username.as_deref().map(storable::text))
     .bind(user.language_code.as_deref().map(storable::text))
-    .fetch_optional(conn)
+    .fetch_one(conn)
     .await?;
-    let Some(row) = row else { return Ok(Conversation::default()) };
-    let agent = row.get::<Option<i64>, _>("id").map(|id| CurrentAgent {
-        id,
-        owner_id: row.get("owner_id"),
-        name: row.get("name"),
-        status: row.get("status"),
-        // What cannot be read is open to nobody else.
-        visibility: row.get::<&str, _>("visibility").parse().unwrap_or(Visibility::Unlisted),
-    });
+    let agent = agent_of_row(&row, user.id);
     // A dialogue that an older version wrote and this one cannot read is forgotten rather than fatal.
     let dialogue =
         row.get::<Option<serde_json::Value>, _>("dialogue").and_then(|json| serde_json::from_value(json).ok());
-    Ok(Conversation { agent, dialogue_id: row.get("dialogue_id"), dialogue })
+    let account = Account {
+        flood_count: row.get("flood_count"),
+        verbose: row.get("tool_lines"),
+        invited: row.get("invited"),
+        being_forgotten: row.get("being_forgotten"),
+    };
+    let dialogue_id = row.get::<Option<i64>, _>("dialogue_id").unwrap_or(0);
+    Ok(Conversation { agent, dialogue_id, dialogue, question: row.get("question"), account })
+}
+
+/// The same of any agent, for a chat that is not talking to it at the moment. `None`: there is no such agent.
+pub async fn agent_for(conn: &mut PgConnection, agent_id: i64, user_id: i64) -> sqlx::Result<Option<CurrentAgent>> {
+    let row = sqlx::query(concat!(
+        "select a.id, a.owner_id, a.name, a.status, a.visibility, a.paused, (a.deployed_key = 0 or a.wanted_key = 0) as free, ",
+        visitors::standing!(),
+        " from agents a
+           left join visitors v on v.agent_id = a.id and v.user_id = $2
+           left join links l on l.id = v.link_id
+          where a.id = $1",
+    ))
+    .bind(agent_id)
+    .bind(user_id)
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.and_then(|row| agent_of_row(&row, user_id)))
+}
+
+fn agent_of_row(row: &PgRow, user_id: i64) -> Option<CurrentAgent> {
+    let id = row.get::<Option<i64>, _>("id")?;
+    let (owner_id, status) = (row.get("owner_id"), row.get("status"));
+    // What cannot be read is open to nobody else.
+    let visibility = row.get::<&str, _>("visibility").parse().unwrap_or(Visibility::Private);
+    let visitor = Visitor::of_row(row);
+    Some(CurrentAgent {
+        id,
+        owner_id,
+        name: row.get("name"),
+        status,
+        paused: row.get("paused"),
+        free: row.get("free"),
+        access: access::of(owner_id, visibility, status, user_id, visitor.as_ref()),
+    })
 }
 
 /// Begins a dialogue, ending any other; its number.
@@ -144,6 +259,17 @@ pub async fn set_dialogue(
         .bind(bot_id)
         .bind(chat_id)
         .bind(dialogue.map(sqlx::types::Json))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Notes which message asked the dialogue's present question: the one that this outbox row sends.
+pub async fn set_question(conn: &mut PgConnection, bot_id: i64, chat_id: i64, row: Option<i64>) -> sqlx::Result<()> {
+    sqlx::query("update conversations set question = $3 where bot_id = $1 and chat_id = $2")
+        .bind(bot_id)
+        .bind(chat_id)
+        .bind(row)
         .execute(conn)
         .await?;
     Ok(())
@@ -188,4 +314,31 @@ pub async fn tell_private_only(conn: &mut PgConnection, bot_id: i64, chat_id: i6
     .execute(conn)
     .await?;
     Ok(result.rows_affected() == 1)
+}
+
+/// Whether a group is to be told that keys don't belong there: at most once an hour, for anybody can write what looks like
+/// one. It counts as told from now on.
+pub async fn tell_key_in_group(conn: &mut PgConnection, bot_id: i64, chat_id: i64) -> sqlx::Result<bool> {
+    let result = sqlx::query(
+        "insert into conversations (bot_id, chat_id, told_of_key_at) values ($1, $2, now())
+         on conflict (bot_id, chat_id) do update set told_of_key_at = excluded.told_of_key_at
+          where coalesce(conversations.told_of_key_at < now() - interval '1 hour', true)",
+    )
+    .bind(bot_id)
+    .bind(chat_id)
+    .execute(conn)
+    .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_of_a_personality_comes_right_behind_or_not_at_all() {
+        let cut = Cut { at: 100, within_word: false };
+        let rest = Dialogue::SoulRest { agent_id: 1, cut, before: 1 };
+        assert!(rest.is_over(200) && !rest.is_over(101) && !Dialogue::Name.is_over(200));
+    }
 }

@@ -7,13 +7,15 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use sqlx::PgConnection;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
 
 use super::commands::{self, Handler};
+use super::conversation::Dialogue;
 use super::inbox::{self, Claimed};
-use super::outbox;
+use super::outbox::{self, Call};
 use super::update;
 use crate::app::App;
 use crate::replica::Replica;
@@ -180,10 +182,31 @@ async fn bury(app: &App, replica: &Replica, update: &Claimed, why: &str, apologi
     if !inbox::bury(&mut tx, replica.id(), update, why).await? {
         return Ok(());
     }
+    if let Some(deletion) = deletion_of_key(&mut tx, app, update).await? {
+        outbox::enqueue(&mut tx, &deletion).await?;
+        inbox::empty(&mut tx, update).await?;
+    }
     if apologise && update.chat_id > 0 {
         outbox::enqueue(&mut tx, &super::texts::apology(update.bot_id, update.chat_id)).await?;
     }
     tx.commit().await?;
     app.wake.wake(Queue::Outbox);
     Ok(())
+}
+
+/// What deletes the message of an update that is given up, if it shows a key: that must not stay in the chat, nor in the row.
+async fn deletion_of_key(conn: &mut PgConnection, app: &App, update: &Claimed) -> sqlx::Result<Option<Call>> {
+    // silent-ok: of what cannot be read nobody knows whether it shows a key, and only its row holds it.
+    let Ok(body) = app.config.vault.decrypt(&update.body) else { return Ok(None) };
+    let Ok(parsed) = update::parse(&body) else { return Ok(None) };
+    let Some(message) = parsed.message.or(parsed.edited_message) else { return Ok(None) };
+    let waits: bool = sqlx::query_scalar(
+        "select exists (select from conversations where bot_id = $1 and chat_id = $2 and dialogue ->> 'step' = 'key')",
+    )
+    .bind(update.bot_id)
+    .bind(update.chat_id)
+    .fetch_one(conn)
+    .await?;
+    let shows = commands::holds_key(&message, waits.then_some(&Dialogue::Key));
+    Ok(if shows { commands::deletion(update.bot_id, &message) } else { None })
 }

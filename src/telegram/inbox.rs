@@ -249,6 +249,16 @@ pub async fn bury(conn: &mut PgConnection, replica: i64, update: &Claimed, error
     Ok(result.rows_affected() == 1)
 }
 
+/// Takes the body from an update that has ended: it holds what must not stay.
+pub async fn empty(conn: &mut PgConnection, update: &Claimed) -> sqlx::Result<()> {
+    sqlx::query("update updates set body = '' where bot_id = $1 and update_id = $2 and done")
+        .bind(update.bot_id)
+        .bind(update.update_id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// Hands an update back to be tried again after `wait`; its chat waits with it, for order matters more than pace.
 pub async fn postpone(db: &PgPool, replica: i64, update: &Claimed, error: &str, wait: Duration) -> sqlx::Result<()> {
     sqlx::query(

@@ -4,6 +4,8 @@
 //! Offsets and lengths count UTF-16 code units, as in the Bot API's `MessageEntity`
 //! (<https://core.telegram.org/bots/api#messageentity>).
 
+mod growing;
+mod inline;
 mod renderer;
 mod split;
 mod spoiler;
@@ -20,8 +22,14 @@ pub use split::split;
 /// The longest text of one message in UTF-16 code units (`sendMessage`, Bot API).
 pub const MESSAGE_LIMIT: usize = 4096;
 
+/// The longest caption of a file in UTF-16 code units (`sendPhoto`, `sendDocument`, Bot API).
+pub const CAPTION_LIMIT: usize = 1024;
+
 /// The most entities that Telegram keeps in one message; those beyond are dropped by the server.
 pub const ENTITY_LIMIT: usize = 100;
+
+/// What assistants use beside CommonMark.
+const OPTIONS: Options = Options::ENABLE_TABLES.union(Options::ENABLE_STRIKETHROUGH).union(Options::ENABLE_TASKLISTS);
 
 /// A text and how its parts are to be shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,12 +84,7 @@ pub enum EntityKind {
 /// The result's text is trimmed, because Telegram trims it. It is empty only if the input has nothing to show.
 pub fn render(markdown: &str) -> Formatted {
     let markdown = clean(markdown);
-    let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
-    let parser = Parser::new_ext(&markdown, options);
-    let definitions: Vec<_> =
-        parser.reference_definitions().iter().map(|(_, def)| (def.span.clone(), def.dest.to_string())).collect();
-    let events: Vec<_> = parser.into_offset_iter().collect();
-    let rendered = renderer::run(&markdown, events, definitions);
+    let rendered = parsed(&markdown);
     if rendered.text.is_empty() {
         // An empty fence or heading has no text of its own; its source says more than no message at all.
         return split::trimmed(Formatted { text: markdown, entities: Vec::new() });
@@ -89,10 +92,34 @@ pub fn render(markdown: &str) -> Formatted {
     rendered
 }
 
+fn parsed(markdown: &str) -> Formatted {
+    let parser = Parser::new_ext(markdown, OPTIONS);
+    let definitions: Vec<_> =
+        parser.reference_definitions().iter().map(|(_, def)| (def.span.clone(), def.dest.to_string())).collect();
+    let events: Vec<_> = parser.into_offset_iter().collect();
+    renderer::run(markdown, events, definitions)
+}
+
 /// Renders Markdown into messages that Telegram accepts: each at most [`MESSAGE_LIMIT`] units and [`ENTITY_LIMIT`]
 /// entities, none of them empty. An input with nothing to show gives no message.
 pub fn messages(markdown: &str) -> Vec<Formatted> {
     split(render(markdown), MESSAGE_LIMIT)
+}
+
+/// [`messages`] of an answer that is still being written: emphasis, code and spoilers that are open are closed, and what
+/// may become a mark, a link's address or a row of a table is not shown until it is known what it is. So the text grows
+/// at its end and little of what was shown changes. Takes time linear in the input.
+pub fn growing(markdown: &str) -> Vec<Formatted> {
+    split(parsed(&growing::complete(&clean(markdown))), MESSAGE_LIMIT)
+}
+
+/// Renders Markdown into a file's caption. `None` if it is longer than [`CAPTION_LIMIT`] or has more than
+/// [`ENTITY_LIMIT`] entities: then it goes as [`messages`] of its own, and the file without a caption. Without anything
+/// to show the caption is empty.
+pub fn caption(markdown: &str) -> Option<Formatted> {
+    let mut parts = split(render(markdown), CAPTION_LIMIT).into_iter();
+    let caption = parts.next().unwrap_or_default();
+    parts.next().is_none().then_some(caption)
 }
 
 /// The length of a text in UTF-16 code units, as Telegram counts it.

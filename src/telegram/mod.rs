@@ -3,14 +3,18 @@
 pub mod api;
 pub mod callback;
 pub mod commands;
+pub mod content;
 pub mod conversation;
+pub mod cut;
 pub mod dispatcher;
+pub mod files;
 pub mod holds;
 pub mod inbox;
 pub mod markdown;
 pub mod outbox;
 mod pace;
 pub mod polling;
+pub mod reach;
 pub mod receipts;
 pub mod sender;
 pub mod setup;

@@ -2,21 +2,22 @@
 //!
 //! Replies go out at once; `retry_after` is obeyed to the letter; each chat's order is kept by the claim. "Sent" means
 //! that Telegram said so and the row records its `message_id`. A claimed row is in flight: should this process die, the
-//! row is found claimed by nobody alive and marked `uncertain` ([`outbox::take_back`]).
+//! row is found claimed by nobody alive and marked `uncertain` ([`outbox::take_back`]). Calls with an agent's file have a
+//! lane of their own, few at once: they wait for agents and take long, and nobody else's words wait for them.
 
-use std::panic::AssertUnwindSafe;
+mod making;
+
+pub(super) use making::in_chat;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{error, warn};
 
-use super::api;
-use super::conversation;
-use super::outbox::{self, Claimed, Ended, Kind};
+use super::outbox::{self, Claimed, Ended, Kind, Lane};
 use super::pace::Pace;
-use super::verdict::{Verdict, judge, sends};
 use crate::app::App;
 use crate::replica::Replica;
 use crate::slots::{Held, Slots, bounded, ids};
@@ -24,11 +25,13 @@ use crate::wake::Queue;
 
 /// Calls under way at once.
 const PARALLEL: usize = 128;
+/// Calls with a file under way at once: each may be 50 MB that come and go.
+const PARALLEL_FILES: usize = 4;
+/// How often calls with a file are looked for at most.
+const FILES_EVERY: Duration = Duration::from_millis(100);
 /// Ends recorded in one statement at most.
 const BATCH: usize = 64;
 const POLL: Duration = Duration::from_millis(500);
-/// Lost answers after which a message is not sent again: each may be one more of the same in the chat.
-const MAX_LOSSES: i32 = 5;
 
 /// What a call's task needs.
 #[derive(Clone)]
@@ -39,35 +42,74 @@ struct Sending {
     held: Held<(i64, i32)>,
 }
 
+/// What the lanes share.
+#[derive(Default)]
+struct Lanes {
+    /// Tells the lane of files that there may be something for it.
+    files: Notify,
+}
+
 /// Makes calls until `stop`, then until those under way have ended.
 pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
-    let mut slots = Slots::new(PARALLEL);
+    let (pace, lanes) = (Arc::new(Mutex::new(Pace::new(Instant::now()))), Lanes::default());
+    let lane = |lane| run_lane(app, replica, stop, lane, pace.clone(), &lanes);
+    tokio::join!(lane(Lane::Words), lane(Lane::Files));
+}
+
+async fn run_lane(
+    app: &App,
+    replica: &Replica,
+    stop: &CancellationToken,
+    lane: Lane,
+    pace: Arc<Mutex<Pace>>,
+    lanes: &Lanes,
+) {
+    let what = match lane {
+        Lane::Words => "calls to Telegram",
+        Lane::Files => "files for Telegram",
+    };
+    let mut slots = Slots::new(if lane == Lane::Files { PARALLEL_FILES } else { PARALLEL });
     let (ends, to_record) = mpsc::channel(2 * PARALLEL);
     let recorder = tokio::spawn(record(app.clone(), replica.clone(), slots.held(), to_record));
     let sending = Sending { app: app.clone(), replica: replica.clone(), ends, held: slots.held() };
-    let mut pace = Pace::new(Instant::now());
     while !stop.is_cancelled() {
-        heed_telegram(app, replica, &mut pace).await;
+        if lane == Lane::Words {
+            heed_telegram(app, replica, &mut *pace.lock().await).await;
+            lanes.files.notify_one();
+        }
         if let Some(held) = slots.due() {
-            slots.looked("calls to Telegram", bounded(outbox::release_strays(&app.db, replica.id(), &ids(held))).await);
+            let held = ids(held);
+            slots.looked(what, bounded(outbox::release_strays(&app.db, replica.id(), lane, &held)).await);
         }
         let now = Instant::now();
         let free = slots.free();
-        let allowed = pace.allowance(now, free, replica.workers());
+        let allowed = pace.lock().await.allowance(now, free, replica.workers());
         if allowed.calls > 0 && replica.may_send() {
-            let claim = outbox::claim(&app.db, replica.id(), app.bot_id, allowed.calls as i64, allowed.notices);
-            let calls = slots.claim("calls to Telegram", claim).await.unwrap_or_default();
-            pace.took(now, calls.len(), calls.iter().filter(|c| c.kind == Kind::Notice).count());
-            let more = calls.len() == allowed.calls;
+            let claim = outbox::claim(&app.db, replica.id(), app.bot_id, lane, allowed.calls as i64, allowed.notices);
+            let calls = slots.claim(what, claim).await.unwrap_or_default();
+            let notices = calls.iter().filter(|c| c.kind == Kind::Notice).count();
+            pace.lock().await.took(now, calls.len(), notices);
+            // Files are claimed one by one.
+            let more = !calls.is_empty() && (lane == Lane::Files || calls.len() == allowed.calls);
             for call in calls {
-                slots.spawn_holding((call.id, call.attempt), make_or_hand_back(sending.clone(), call));
+                slots.spawn_holding((call.id, call.attempt), making::make_or_hand_back(sending.clone(), call));
             }
             if more {
                 continue;
             }
         }
+        let woken = async {
+            match lane {
+                Lane::Words => app.wake.wait(Queue::Outbox, POLL).await,
+                Lane::Files => {
+                    // silent-ok: the time-out is the poll
+                    let _ = tokio::time::timeout(POLL, lanes.files.notified()).await;
+                    tokio::time::sleep(FILES_EVERY).await;
+                }
+            }
+        };
         tokio::select! {
-            () = app.wake.wait(Queue::Outbox, POLL), if free > 0 => {}
+            () = woken, if free > 0 => {}
             () = slots.one_ends(), if free == 0 => {}
             () = stop.cancelled() => {}
         }
@@ -75,7 +117,7 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
     slots.all_end().await;
     drop(sending);
     if recorder.await.is_err() {
-        error!("the recorder of calls to Telegram panicked");
+        error!("the recorder of {what} panicked");
     }
 }
 
@@ -95,96 +137,6 @@ async fn heed_telegram(app: &App, replica: &Replica, pace: &mut Pace) {
     }
 }
 
-/// Makes a call; should that panic, nobody knows how far it came.
-async fn make_or_hand_back(sending: Sending, call: Claimed) {
-    let making = AssertUnwindSafe(make(sending.clone(), call.clone())).catch_unwind();
-    if making.await.is_err() {
-        error!(outbox.id = call.id, call.method, "making a call to Telegram panicked");
-        let again = Again {
-            wait: Duration::from_secs(30),
-            failed: true,
-            uncertain: sends(&call.method) || call.edits.is_some(),
-        };
-        sending.hand_back(&call, "making the call panicked", again).await;
-    }
-}
-
-/// Makes one call and sees to its row.
-async fn make(sending: Sending, mut call: Claimed) {
-    let Some(mut body) = sending.complete(&mut call).await else { return };
-    let Sending { app, replica, .. } = &sending;
-    // Telegram may ask for changes to a call (another chat, no topic, a new message); each is made once.
-    for _ in 0..4 {
-        if !replica.may_send() {
-            return sending.hand_back(&call, "this replica could not beat", Again::later(Duration::ZERO)).await;
-        }
-        if let Some(wait) = app.holds.wait(call.chat_id) {
-            return sending.hand_back(&call, "Telegram wanted us to wait", Again::later(wait)).await;
-        }
-        let timeout = replica.call_timeout().min(api::TIMEOUT);
-        let answer = app.telegram.call_raw(&call.method, body.clone(), timeout).await;
-        match judge(&call.method, &answer) {
-            Verdict::Done(message_id) => {
-                if let (Some(message_id), Some(row), "sendMessage") = (message_id, call.edits, call.method.as_str()) {
-                    sending.message_moved(row, message_id).await;
-                }
-                let message_id = message_id.or(call.target);
-                app.receipts.tell(call.id, message_id);
-                return sending.end(&call, message_id, None, false).await;
-            }
-            Verdict::SendAnew => {
-                debug!(outbox.id = call.id, "the message to edit is gone; sending a new one");
-                body = change(&body, |fields| drop(fields.remove("message_id")));
-                if !sending.becomes_send(&mut call, &body).await {
-                    return;
-                }
-            }
-            Verdict::WithoutThread => body = change(&body, |fields| drop(fields.remove("message_thread_id"))),
-            Verdict::Moved(chat) => {
-                info!(chat.id = call.chat_id, chat.new_id = chat, "the group has moved");
-                body = change(&body, |fields| drop(fields.insert("chat_id".into(), chat.into())));
-            }
-            Verdict::Moot(why) => {
-                debug!(outbox.id = call.id, why, "a call to Telegram came too late");
-                return sending.end(&call, call.target, None, false).await;
-            }
-            Verdict::Unreachable(why) => {
-                info!(chat.id = call.chat_id, why, "nothing can be sent to this chat any more");
-                mark_unreachable(app, &call).await;
-                return sending.end(&call, None, Some(why), false).await;
-            }
-            Verdict::Refused(why) => {
-                error!(outbox.id = call.id, call.method, why, "Telegram refuses a call for good");
-                return sending.end(&call, None, Some(why), false).await;
-            }
-            Verdict::Wait(wait) => {
-                debug!(chat.id = call.chat_id, ?wait, "Telegram wants this chat to wait");
-                app.holds.flood(call.chat_id, wait);
-                return sending.hand_back(&call, "Telegram wanted us to wait", Again::later(wait)).await;
-            }
-            Verdict::Retry(why) | Verdict::Uncertain(why) if call.stale => {
-                error!(outbox.id = call.id, why, "a call failed for a day and is given up");
-                return sending.end(&call, None, Some(why), false).await;
-            }
-            Verdict::Uncertain(why) if call.kind == Kind::Notice || call.losses >= MAX_LOSSES => {
-                warn!(outbox.id = call.id, why, "it is uncertain whether a message arrived; not sent again");
-                return sending.end(&call, None, Some(why), true).await;
-            }
-            Verdict::Retry(why) => {
-                let again = Again { wait: backoff(call.failures), failed: true, uncertain: false };
-                warn!(outbox.id = call.id, why, wait = ?again.wait, "a call to Telegram failed; trying again");
-                return sending.hand_back(&call, &why, again).await;
-            }
-            Verdict::Uncertain(why) => {
-                let again = Again { wait: backoff(call.failures), failed: true, uncertain: true };
-                warn!(outbox.id = call.id, why, wait = ?again.wait, "Telegram's answer was lost; sending again");
-                return sending.hand_back(&call, &why, again).await;
-            }
-        }
-    }
-    sending.end(&call, None, Some("Telegram asked for one change after another".into()), false).await;
-}
-
 /// How a call that is handed back is made again.
 #[derive(Debug, Clone, Copy)]
 struct Again {
@@ -202,51 +154,6 @@ impl Again {
 }
 
 impl Sending {
-    /// The call's parameters with what only the time of sending knows; `None` if there is nothing more to do about it.
-    async fn complete(&self, call: &mut Claimed) -> Option<String> {
-        match (call.method.as_str(), call.edits, call.target) {
-            (_, None, _) | ("sendMessage", ..) => Some(std::mem::take(&mut call.payload)),
-            (_, Some(_), Some(target)) => {
-                Some(change(&call.payload, |fields| drop(fields.insert("message_id".into(), target.into()))))
-            }
-            ("editMessageText", Some(_), None) => {
-                let body = change(&call.payload, |fields| drop(fields.remove("message_id")));
-                self.becomes_send(call, &body).await.then_some(body)
-            }
-            _ => {
-                self.end(call, None, Some("the message it was about was never sent".to_owned()), false).await;
-                None
-            }
-        }
-    }
-
-    /// Makes an edit a new message, and notes that first: a send that a kill interrupts must be known as one.
-    async fn becomes_send(&self, call: &mut Claimed, body: &str) -> bool {
-        call.method = "sendMessage".into();
-        match outbox::becomes_send(&self.app.db, self.replica.id(), call, body).await {
-            Ok(true) => true,
-            Ok(false) => {
-                self.held.let_go(&(call.id, call.attempt));
-                false
-            }
-            Err(error) => {
-                self.hand_back(
-                    call,
-                    &error.to_string(),
-                    Again { failed: true, ..Again::later(backoff(call.failures)) },
-                )
-                .await;
-                false
-            }
-        }
-    }
-
-    async fn message_moved(&self, row: i64, message_id: i64) {
-        if let Err(error) = outbox::moved(&self.app.db, row, message_id).await {
-            warn!(%error, outbox.id = row, "a message's new id could not be saved; its next edit is sent anew");
-        }
-    }
-
     async fn end(&self, call: &Claimed, message_id: Option<i64>, error: Option<String>, uncertain: bool) {
         let ended = Ended { id: call.id, attempt: call.attempt, message_id, error, uncertain };
         if self.ends.send(ended).await.is_err() {
@@ -273,28 +180,6 @@ impl Sending {
             tokio::time::sleep(wait.min(Duration::from_secs(60))).await;
             app.wake.wake(Queue::Outbox);
         });
-    }
-}
-
-fn change(body: &str, with: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> String {
-    let mut fields = serde_json::from_str(body).unwrap_or_default();
-    with(&mut fields);
-    serde_json::Value::Object(fields).to_string()
-}
-
-/// 0.25 s, doubling to half a minute, with a random bit so that calls that failed together do not return together.
-fn backoff(failures: i32) -> Duration {
-    let seconds = 0.25 * 2f64.powi(failures.clamp(0, 7));
-    Duration::from_secs_f64(seconds.min(30.0) * rand::random_range(0.8..1.2))
-}
-
-async fn mark_unreachable(app: &App, call: &Claimed) {
-    let marked = match app.db.acquire().await {
-        Ok(mut conn) => conversation::set_reachable(&mut conn, app.bot_id, call.chat_id, false).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = marked {
-        warn!(%error, chat.id = call.chat_id, "the chat could not be marked unreachable");
     }
 }
 

@@ -6,9 +6,10 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 use sqlx::PgConnection;
 use teloxide_core::payloads::{
-    GetMe, SetMyCommands, SetMyDescription, SetMyDescriptionSetters, SetMyShortDescription,
-    SetMyShortDescriptionSetters,
+    DeleteMyCommands, GetMe, SetMyCommands, SetMyCommandsSetters, SetMyDescription, SetMyDescriptionSetters,
+    SetMyShortDescription, SetMyShortDescriptionSetters,
 };
+use teloxide_core::types::{BotCommandScope, ChatId, Recipient};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -44,7 +45,7 @@ async fn tell(app: &App) -> anyhow::Result<()> {
     .bind(username)
     .execute(&app.db)
     .await?;
-    app.telegram.call(&SetMyCommands::new(texts::command_menu())).await?;
+    set_menus(app).await?;
     app.telegram.call(&SetMyDescription::new().description(texts::DESCRIPTION)).await?;
     app.telegram.call(&SetMyShortDescription::new().short_description(texts::SHORT_DESCRIPTION)).await?;
     match (app.config.telegram_mode, &app.config.public_url) {
@@ -54,6 +55,31 @@ async fn tell(app: &App) -> anyhow::Result<()> {
         (TelegramMode::Polling, _) => {}
     }
     info!(bot.username = username, bot.id = app.bot_id, "Telegram knows this bot");
+    Ok(())
+}
+
+/// The command menus: of private chats, longer ones of operators' chats, and none in groups, where Baal only says that it
+/// works in private. One set for all languages: Telegram falls back to the one that names none.
+async fn set_menus(app: &App) -> Result<(), ApiError> {
+    // Older versions set this one, which would show in groups.
+    app.telegram.call(&DeleteMyCommands::new()).await?;
+    let private = SetMyCommands::new(texts::command_menu()).scope(BotCommandScope::AllPrivateChats);
+    app.telegram.call(&private).await?;
+    for operator in &app.config.operator_ids {
+        let chat_id = Recipient::Id(ChatId(*operator));
+        let menu = SetMyCommands::new(texts::operator_menu()).scope(BotCommandScope::Chat { chat_id });
+        match app.telegram.call(&menu).await {
+            Ok(_) => {}
+            // silent-ok: it is told below, and is no reason to try everything again
+            Err(ApiError::Refused { code: 400 | 403, description, .. }) => {
+                info!(
+                    user.id = operator,
+                    description, "an operator has no chat with this bot yet, and so the ordinary menu"
+                );
+            }
+            Err(error) => return Err(error),
+        }
+    }
     Ok(())
 }
 

@@ -45,6 +45,14 @@ impl Text {
         self.styled(text.as_ref(), EntityKind::Blockquote)
     }
 
+    /// Another text next, with its styles.
+    pub fn then_text(mut self, other: Self) -> Self {
+        let offset = self.length();
+        self.0.text.push_str(&other.0.text);
+        self.0.entities.extend(other.0.entities.into_iter().map(|e| Entity { offset: offset + e.offset, ..e }));
+        self
+    }
+
     /// How long it is, in UTF-16 units: Telegram's measure.
     pub fn length(&self) -> usize {
         self.0.text.encode_utf16().count()
@@ -99,6 +107,12 @@ pub fn send_message(place: Place, text: &Formatted, buttons: Buttons) -> SendMes
     payload
 }
 
+impl From<Formatted> for Text {
+    fn from(text: Formatted) -> Self {
+        Self(text)
+    }
+}
+
 /// An `editMessageText` to `text`. The message's id is 0 where the sender is to fill it in.
 pub fn edit_message(place: Place, message_id: i64, text: &Formatted, buttons: Buttons) -> EditMessageText {
     let mut payload = EditMessageText::new(
@@ -124,7 +138,8 @@ fn no_preview() -> LinkPreviewOptions {
     }
 }
 
-fn entities(text: &Formatted) -> Vec<MessageEntity> {
+/// A text's entities as Telegram takes them.
+pub fn entities(text: &Formatted) -> Vec<MessageEntity> {
     text.entities.iter().filter_map(entity).collect()
 }
 

@@ -3,10 +3,14 @@
 //! Own structs, because teloxide-core's parser turns a message with one unknown entity into an empty one: here unknown
 //! parts are ignored, never fatal. Field names and meanings are the Bot API's.
 
+pub mod media;
+
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+
+pub use media::Media;
 
 /// The kinds that Telegram is asked for (`allowed_updates`): exactly the fields of [`Update`].
 pub const ALLOWED_UPDATES: [&str; 4] = ["message", "edited_message", "callback_query", "my_chat_member"];
@@ -40,10 +44,31 @@ pub struct Message {
     pub from: Option<User>,
     /// Where it stands.
     pub chat: Chat,
+    /// When it was sent, in seconds of Unix time.
+    #[serde(default)]
+    pub date: i64,
     /// Its text; none for media and service messages.
     pub text: Option<String>,
+    /// What else it may be.
+    #[serde(flatten)]
+    pub content: Media,
+    /// The words under its media.
+    pub caption: Option<String>,
+    /// Common to the parts of an album, each of which is a message.
+    pub media_group_id: Option<String>,
+    /// The message that it answers.
+    pub reply_to_message: Option<Box<Message>>,
+    /// What its author chose to quote of it.
+    pub quote: Option<media::Quote>,
     /// The supergroup that this group became.
     pub migrate_to_chat_id: Option<i64>,
+}
+
+impl Message {
+    /// Whether it is a location that is kept up to date, by edits.
+    pub fn is_live(&self) -> bool {
+        self.content.location.as_ref().is_some_and(|location| location.live_period.is_some())
+    }
 }
 
 /// A user or bot.

@@ -15,6 +15,8 @@ pub enum Verdict {
     Moot(String),
     /// The message to edit is gone: send the text as a new one.
     SendAnew,
+    /// It is no photo to Telegram: send it as a document.
+    AsDocument,
     /// The topic is gone: send to the chat.
     WithoutThread,
     /// The group has become the supergroup of this id.
@@ -65,6 +67,8 @@ pub fn judge(method: &str, answer: &Result<Box<RawValue>, ApiError>) -> Verdict 
         }
         // The token is wrong or revoked: every call fails alike until an operator has mended it; none may be lost.
         401 | 404 => Verdict::Retry(format!("{description}: is TELEGRAM_BOT_TOKEN right?")),
+        // Too large, too wide, damaged: there are many words for it.
+        400 | 413 if method == "sendPhoto" => Verdict::AsDocument,
         _ => Verdict::Refused(reason()),
     }
 }
@@ -94,6 +98,8 @@ mod tests {
             ("editMessageText", 400, "Bad Request: message to edit not found", Verdict::SendAnew),
             ("editMessageText", 400, "Bad Request: message can't be edited", Verdict::SendAnew),
             ("sendMessage", 400, "Bad Request: message thread not found", Verdict::WithoutThread),
+            ("sendPhoto", 400, "Bad Request: PHOTO_INVALID_DIMENSIONS", Verdict::AsDocument),
+            ("sendPhoto", 413, "Request Entity Too Large", Verdict::AsDocument),
         ];
         for (method, code, words, verdict) in cases {
             assert_eq!(judge(method, &refused(code, words)), verdict, "{words}");

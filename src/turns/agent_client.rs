@@ -1,14 +1,19 @@
 //! HTTP to an agent (`baal-protocol`). An agent is a far side: what it sends is bounded and not trusted.
 
+mod pulling;
+
 use std::pin::Pin;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use baal_protocol::{ChatRequest, Event};
 use futures_util::{Stream, StreamExt};
 use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use sse_stream::SseStream;
 use uuid::Uuid;
+
+use super::uploads::FileTrouble;
 
 /// The longest event, in bytes.
 const MAX_EVENT: usize = 2 * 1024 * 1024;
@@ -18,6 +23,9 @@ const SILENCE: Duration = Duration::from_secs(3 * baal_protocol::KEEPALIVE_SECON
 
 /// How long the first byte of an answer may take.
 const FIRST_BYTE: Duration = Duration::from_secs(30);
+
+/// How long a file may take to reach an agent.
+const UPLOAD: Duration = Duration::from_secs(180);
 
 /// A turn's events, in order.
 pub type Events = Pin<Box<dyn Stream<Item = Result<Event, AgentError>> + Send>>;
@@ -40,6 +48,14 @@ pub enum AgentError {
     /// The agent is not running any more.
     #[error("the agent is {0}")]
     NotRunning(String),
+    /// A file of the turn could not be brought.
+    #[error("a file could not be brought to the agent: {why}")]
+    File {
+        /// What it is called; any text.
+        name: String,
+        /// Why not.
+        why: FileTrouble,
+    },
     /// Asking again will not help.
     #[error("the agent refused with status {0}")]
     Refused(u16),
@@ -76,14 +92,59 @@ impl AgentClient {
 
     /// `POST /turns/{id}/cancel`: nobody wants the rest of the turn.
     pub async fn cancel(&self, turn: Uuid) -> Result<(), AgentError> {
-        let request = self.http.post(format!("{}/turns/{turn}/cancel", self.base));
-        let request = request.bearer_auth(self.secret.expose_secret()).timeout(FIRST_BYTE).send();
-        request.await.map(drop).map_err(|error| AgentError::Unreachable(describe(error)))
+        self.ask(self.http.post(format!("{}/turns/{turn}/cancel", self.base)).timeout(FIRST_BYTE)).await.map(drop)
+    }
+
+    /// `DELETE /chat/{chat_id}`: the conversation is forgotten. May be repeated.
+    pub async fn forget(&self, chat_id: &str) -> Result<(), AgentError> {
+        self.ask(self.http.delete(format!("{}/chat/{chat_id}", self.base)).timeout(FIRST_BYTE)).await.map(drop)
+    }
+
+    /// `PUT /uploads/{id}/{name}`: brings a file of a turn. May be repeated.
+    pub async fn upload<E>(
+        &self,
+        turn: Uuid,
+        name: &str,
+        bytes: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+    ) -> Result<(), AgentError>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let base = reqwest::Url::parse(&self.base);
+        let mut url = base.map_err(|_| AgentError::Unreachable("its address is not one".into()))?;
+        // A name is any text: as one part of a path it is escaped.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(["uploads", &turn.to_string(), name]);
+        }
+        let request = self.http.put(url).body(reqwest::Body::wrap_stream(bytes));
+        self.ask_within(request, UPLOAD).await.map(drop)
+    }
+
+    /// `GET /turns/{id}`: whether the agent has this turn.
+    pub async fn knows(&self, turn: Uuid) -> Result<bool, AgentError> {
+        match self.ask(self.http.get(format!("{}/turns/{turn}", self.base)).timeout(FIRST_BYTE)).await {
+            Ok(_) => Ok(true),
+            Err(AgentError::UnknownTurn) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     async fn events(&self, request: reqwest::RequestBuilder) -> Result<Events, AgentError> {
+        self.ask(request).await.map(read)
+    }
+
+    /// Makes a request; its answer's body is still to come.
+    async fn ask(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, AgentError> {
+        self.ask_within(request, FIRST_BYTE).await
+    }
+
+    async fn ask_within(
+        &self,
+        request: reqwest::RequestBuilder,
+        patience: Duration,
+    ) -> Result<reqwest::Response, AgentError> {
         let request = request.bearer_auth(self.secret.expose_secret()).send();
-        let response = match tokio::time::timeout(FIRST_BYTE, request).await {
+        let response = match tokio::time::timeout(patience, request).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) if error.is_connect() || error.is_builder() => {
                 return Err(AgentError::Unreachable(describe(error)));
@@ -92,7 +153,7 @@ impl AgentClient {
             Err(_) => return Err(AgentError::Broken("no answer in time".into())),
         };
         match response.status() {
-            StatusCode::OK => Ok(read(response)),
+            StatusCode::OK => Ok(response),
             StatusCode::NOT_FOUND => Err(AgentError::UnknownTurn),
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                 Err(AgentError::Unwell(status.as_u16()))

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::agent_client::{AgentClient, AgentError, Events};
 use super::store;
+use super::uploads::Uploads;
 
 /// How long an agent may be away before its turn is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,6 +48,8 @@ pub struct Feed {
     pub remembers: bool,
     /// What it is asked.
     pub request: ChatRequest,
+    /// What comes with it.
+    pub uploads: Uploads,
     /// The turn's id.
     pub turn: Uuid,
 }
@@ -57,9 +60,13 @@ impl Feed {
         let mut last_seq = 0;
         let mut away_since = None;
         let mut wait = FIRST_WAIT;
+        let mut brought = false;
         loop {
             let opened = match last_seq {
-                0 => self.client.chat(&self.request).await,
+                0 => tokio::select! {
+                    opened = self.ask(&mut brought) => opened,
+                    () = events.closed() => return,
+                },
                 seen => self.client.resume(self.turn, seen).await,
             };
             let error = match opened {
@@ -78,14 +85,16 @@ impl Feed {
             let away = away_since.get_or_insert_with(Instant::now).elapsed();
             let last = match error {
                 AgentError::UnknownTurn if last_seq > 0 => {
-                    last_seq = 0;
+                    (last_seq, brought) = (0, false);
                     if events.send(Fed::Restarted).await.is_err() {
                         return;
                     }
                     None
                 }
                 AgentError::UnknownTurn => Some(Fed::Failed(AgentError::Refused(404))),
-                AgentError::Refused(_) | AgentError::NotRunning(_) => Some(Fed::Failed(error)),
+                AgentError::Refused(_) | AgentError::NotRunning(_) | AgentError::File { .. } => {
+                    Some(Fed::Failed(error))
+                }
                 AgentError::Broken(_) | AgentError::Unwell(_) if !self.remembers => Some(Fed::Unknown(error)),
                 _ if away > PATIENCE => Some(Fed::Failed(error)),
                 AgentError::Broken(_) | AgentError::Unwell(_) | AgentError::Unreachable(_) => {
@@ -108,6 +117,15 @@ impl Feed {
             }
             wait = (wait * 2).min(Duration::from_secs(5));
         }
+    }
+
+    /// Puts the question, its files first.
+    async fn ask(&mut self, brought: &mut bool) -> Result<Events, AgentError> {
+        if !*brought {
+            self.uploads.bring(&self.client).await?;
+            *brought = true;
+        }
+        self.client.chat(&self.request).await
     }
 
     /// Learns where the agent is now: it may have moved, and what listens at its old address is not to get its secret.

@@ -7,22 +7,24 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use serde::Serialize;
+use teloxide_core::requests::Payload;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::store::{self, Claimed, Outcome};
+use super::drafts::Drafts;
+use super::status::put_below;
+use super::store::{self, Claimed};
 use crate::app::App;
 use crate::replica::Replica;
-use crate::slots::bounded;
-use crate::telegram::api;
+use crate::telegram::callback::Press;
 use crate::telegram::markdown::{self, Formatted};
 use crate::telegram::outbox::{self, Call, method_name};
 use crate::telegram::text::{Buttons, edit_message, send_message};
-use crate::telegram::texts;
 use crate::telegram::verdict::{Verdict, judge};
+use crate::telegram::{api, texts};
 use crate::wake::Queue;
 
 /// An answer that is whole by then goes out whole.
@@ -31,47 +33,79 @@ pub const FIRST_PIECE: Duration = Duration::from_millis(300);
 /// The pace of edits; a longer text is edited less often ([`pace`]).
 const EDIT_PACE: Duration = Duration::from_secs(1);
 
+/// The same in a group, where Telegram takes 20 messages a minute, edits among them.
+const GROUP_PACE: Duration = Duration::from_secs(3);
+
 /// The claim of the turn was lost: whoever has it goes on.
 #[derive(Debug)]
 pub struct ClaimLost;
 
+/// A growing message as its chat sees it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Shown {
+    /// The answer so far.
+    pub text: Formatted,
+    /// Whether there is a button to stop the turn.
+    pub stoppable: bool,
+}
+
+/// What there is to show of an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The text so far.
+    pub markdown: &'a str,
+    /// What the agent is doing, in one line.
+    pub status: Option<&'a str>,
+    /// Whether to offer a button that stops the turn.
+    pub stoppable: bool,
+}
+
 /// A turn's answer on its way into the chat.
 pub struct Relay {
-    app: App,
-    replica: Replica,
-    turn: Claimed,
+    pub(super) app: App,
+    pub(super) replica: Replica,
+    pub(super) turn: Claimed,
     /// The outbox row of the first piece.
-    first_piece: Option<i64>,
+    pub(super) first_piece: Option<i64>,
     receipt: Option<oneshot::Receiver<Option<i64>>>,
     /// Telegram's id of the growing message.
     message_id: Option<i64>,
     /// What the growing message shows.
-    shown: Formatted,
+    pub(super) shown: Shown,
+    /// The edit or draft under way.
     edit: Option<JoinHandle<Verdict>>,
+    /// Where the answer grows as a draft instead of a message.
+    drafts: Option<Drafts>,
     next_edit: Instant,
     /// The growing message is full; what comes now is shown with the final text.
     full: bool,
     /// The message cannot be edited any more.
     gone: bool,
+    /// Nothing can be sent to the chat any more.
+    unreachable: bool,
     /// Whether a commit's outcome is not known, so that only the database knows `first_piece`.
-    unsure: bool,
+    pub(super) unsure: bool,
 }
 
 impl Relay {
     /// Goes on where a dead replica left off, if the turn has a first piece.
     pub fn new(app: App, replica: Replica, turn: Claimed) -> Self {
+        let drafts = Drafts::wanted(app.config.stream_mode, turn.place, turn.id);
         Self {
             first_piece: turn.first_piece,
+            // What began as a message goes on as one.
+            drafts: drafts.filter(|_| turn.first_piece.is_none()),
             app,
             replica,
             turn,
             receipt: None,
             message_id: None,
-            shown: Formatted::default(),
+            shown: Shown::default(),
             edit: None,
             next_edit: Instant::now() + FIRST_PIECE,
             full: false,
             gone: false,
+            unreachable: false,
             unsure: false,
         }
     }
@@ -81,14 +115,12 @@ impl Relay {
         self.next_edit
     }
 
-    /// The turn's id.
-    pub fn turn_id(&self) -> uuid::Uuid {
-        self.turn.id
-    }
-
     /// Whether the chat shows nothing of what the agent is saying: nothing is there yet, or the message is full.
     pub fn is_silent(&self) -> bool {
-        self.first_piece.is_none() || self.full
+        match self.drafts {
+            Some(_) => self.shown.text.text.is_empty(),
+            None => self.first_piece.is_none() || self.full,
+        }
     }
 
     /// Shows "typing…", which lasts 5 s in the client. Nobody misses a lost one.
@@ -111,9 +143,9 @@ impl Relay {
         });
     }
 
-    /// Brings the answer so far into the chat: the first piece, or an edit if the last one has returned.
-    pub async fn show(&mut self, markdown: &str) -> Result<(), ClaimLost> {
-        self.next_edit = Instant::now() + pace(markdown.len());
+    /// Brings the answer so far into the chat: a draft, the first piece, or an edit if the last one has returned.
+    pub async fn show(&mut self, view: &View<'_>) -> Result<(), ClaimLost> {
+        self.next_edit = Instant::now() + pace(self.turn.place.chat_id, view.markdown.len());
         if self.unsure {
             match store::first_piece(&self.app.db, &self.turn).await {
                 Ok(row) => (self.first_piece, self.unsure) = (row, false),
@@ -123,29 +155,58 @@ impl Relay {
                 }
             }
         }
-        let mut parts = markdown::messages(markdown).into_iter();
-        let Some(part) = parts.next() else { return Ok(()) };
+        if self.drafts.is_some() {
+            self.show_draft(view).await;
+            return Ok(());
+        }
+        let mut parts = markdown::growing(view.markdown).into_iter();
+        let mut text = parts.next().unwrap_or_default();
         self.full = parts.next().is_some();
-        if part == self.shown {
+        if let Some(line) = view.status.filter(|_| !self.full) {
+            put_below(&mut text, line);
+        }
+        let shown = Shown { text, stoppable: view.stoppable };
+        if shown.text.text.is_empty() || shown == self.shown {
             return Ok(());
         }
         match self.first_piece {
-            None => self.send_first_piece(part).await,
+            None => self.send_first_piece(shown).await,
             Some(row) => {
                 self.learn_message_id(row).await;
-                self.edit_to(part).await;
+                self.edit_to(shown).await;
                 Ok(())
             }
         }
     }
 
-    async fn send_first_piece(&mut self, part: Formatted) -> Result<(), ClaimLost> {
+    /// Shows the newest part of the answer as a draft.
+    async fn show_draft(&mut self, view: &View<'_>) {
+        if self.edit.as_ref().is_some_and(|edit| !edit.is_finished()) {
+            return;
+        }
+        self.settle().await;
         let place = self.turn.place;
-        let call = Call::reply(place.bot_id, place.chat_id, &send_message(place, &part, vec![]));
+        let Some(drafts) = &mut self.drafts else { return };
+        let mut text = markdown::growing(view.markdown).pop().unwrap_or_default();
+        if let Some(line) = view.status {
+            put_below(&mut text, line);
+        }
+        let may_go = self.app.holds.has_room(place.chat_id) && self.replica.may_send();
+        if text.text.is_empty() || !may_go || (text == self.shown.text && !drafts.fades()) {
+            return;
+        }
+        self.edit = Some(call(&self.app, &self.replica, &drafts.show(place, &text)));
+        self.shown = Shown { text, stoppable: false };
+    }
+
+    async fn send_first_piece(&mut self, shown: Shown) -> Result<(), ClaimLost> {
+        let place = self.turn.place;
+        let buttons = self.stop_button(&shown);
+        let call = Call::reply(place.bot_id, place.chat_id, &send_message(place, &shown.text, buttons));
         match self.commit_first_piece(&call).await {
             Ok(Some(row)) => {
                 self.first_piece = Some(row);
-                self.shown = part;
+                self.shown = shown;
                 self.app.wake.wake(Queue::Outbox);
                 Ok(())
             }
@@ -156,6 +217,13 @@ impl Relay {
                 self.unsure = true;
                 Ok(())
             }
+        }
+    }
+
+    fn stop_button(&self, shown: &Shown) -> Buttons {
+        match shown.stoppable {
+            true => vec![vec![Press::StopTurn(self.turn.id).button(texts::STOP)]],
+            false => vec![],
         }
     }
 
@@ -187,123 +255,73 @@ impl Relay {
         match outbox::outcome(&self.app.db, row).await {
             Ok((done, message_id)) => {
                 self.message_id = message_id;
-                self.gone |= done && message_id.is_none();
+                if done && message_id.is_none() && !self.gone {
+                    self.gone = true;
+                    self.ask_if_reachable().await;
+                }
             }
             Err(error) => debug!(%error, "the first piece's message is not known yet"),
         }
     }
 
-    async fn edit_to(&mut self, part: Formatted) {
+    /// The first piece was refused: perhaps the chat is gone.
+    async fn ask_if_reachable(&mut self) {
+        match store::is_unreachable(&self.app.db, self.turn.place).await {
+            Ok(unreachable) => self.unreachable |= unreachable,
+            Err(error) => debug!(%error, "it is not known whether the chat is gone"),
+        }
+    }
+
+    async fn edit_to(&mut self, shown: Shown) {
         if self.edit.as_ref().is_some_and(|edit| !edit.is_finished()) {
             return;
         }
         self.settle().await;
+        let place = self.turn.place;
         let Some(message_id) = self.message_id else { return };
-        if self.gone || !self.app.holds.has_room(self.turn.place.chat_id) || !self.replica.may_send() {
+        if self.gone || !self.app.holds.has_room(place.chat_id) || !self.replica.may_send() {
             return;
         }
-        let payload = edit_message(self.turn.place, message_id, &part, vec![]);
-        let Ok(body) = serde_json::to_string(&payload) else { return };
-        let (app, timeout) = (self.app.clone(), self.replica.call_timeout().min(api::TIMEOUT));
-        self.edit = Some(tokio::spawn(async move {
-            let method = method_name::<teloxide_core::payloads::EditMessageText>();
-            judge(&method, &app.telegram.call_raw(&method, body, timeout).await)
-        }));
-        self.shown = part;
+        let payload = edit_message(place, message_id, &shown.text, self.stop_button(&shown));
+        self.edit = Some(call(&self.app, &self.replica, &payload));
+        self.shown = shown;
     }
 
-    /// Waits for the edit under way, if any, and heeds what Telegram said to it.
+    /// Waits for the edit or draft under way, if any, and heeds what Telegram said to it.
     pub async fn settle(&mut self) {
         let Some(edit) = self.edit.take() else { return };
         let verdict = edit.await;
         if matches!(verdict, Ok(Verdict::Done(_))) {
+            self.drafts.iter_mut().for_each(Drafts::went_well);
             return;
         }
         // The message does not show what it was to show: the final text must not be taken for shown.
-        self.shown = Formatted::default();
+        self.shown = Shown::default();
         match verdict {
-            Ok(Verdict::Wait(wait)) => self.app.holds.flood(self.turn.place.chat_id, wait),
-            Ok(Verdict::SendAnew | Verdict::Unreachable(_) | Verdict::Refused(_) | Verdict::Moved(_)) => {
-                self.gone = true
-            }
+            Ok(Verdict::Wait(wait)) => return self.app.holds.flood(self.turn.place.chat_id, wait),
+            Ok(Verdict::Unreachable(_)) => (self.gone, self.unreachable) = (true, true),
+            verdict if self.drafts.is_some() => debug!(?verdict, "a draft was lost"),
+            Ok(Verdict::SendAnew | Verdict::Refused(_) | Verdict::Moved(_)) => self.gone = true,
             verdict => debug!(?verdict, "an edit was lost; the next one or the final text makes up for it"),
         }
+        if !self.drafts.as_mut().is_none_or(Drafts::went_wrong) {
+            debug!("drafts do not work in this chat; the answer grows as a message");
+            self.drafts = None;
+        }
     }
 
-    /// Ends the turn: its outcome, and the final text as outbox rows, in one transaction.
-    pub async fn finish(&mut self, outcome: &Outcome, markdown: &str, buttons: Buttons) -> Result<(), ClaimLost> {
-        self.settle().await;
-        let mut parts = markdown::messages(markdown);
-        if parts.is_empty() {
-            // Markdown of which nothing is to be seen.
-            parts = markdown::messages(texts::NOTHING_TO_SAY);
-        }
-        let mut wait = Duration::from_millis(200);
-        // Until the outcome is stored the turn is claimed and its chat waits.
-        loop {
-            match bounded(self.try_finish(outcome, &parts, &buttons)).await {
-                Ok(true) => break,
-                Ok(false) => return Err(ClaimLost),
-                Err(error) if self.replica.lost().is_cancelled() => {
-                    warn!(%error, "an answer could not be stored, and the claim is lost anyway");
-                    return Err(ClaimLost);
-                }
-                Err(error) => warn!(%error, "an answer could not be stored; trying again"),
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(Duration::from_secs(5));
-        }
-        self.app.wake.wake(Queue::Outbox);
-        Ok(())
+    /// Whether nothing can be sent to the chat any more.
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable
     }
+}
 
-    async fn try_finish(&self, outcome: &Outcome, parts: &[Formatted], buttons: &Buttons) -> sqlx::Result<bool> {
-        let (replica, turn) = (self.replica.id(), &self.turn);
-        let messages: Vec<Call> = (0..parts.len()).map(|index| self.message(parts, index, buttons)).collect();
-        if self.first_piece.is_none() && !self.unsure {
-            let mut conn = self.app.db.acquire().await?;
-            return Ok(store::finish(&mut conn, replica, turn, outcome, &messages).await?.is_some());
-        }
-        let mut tx = self.app.db.begin().await?;
-        let Some(finished) = store::finish(&mut tx, replica, turn, outcome, &[]).await? else { return Ok(false) };
-        for (index, message) in messages.iter().enumerate() {
-            match finished.first_piece.filter(|_| index == 0) {
-                Some(row) => self.finish_first(&mut tx, row, message, parts, buttons).await?,
-                None => drop(outbox::enqueue(&mut tx, message).await?),
-            }
-        }
-        tx.commit().await?;
-        Ok(true)
-    }
-
-    /// Makes the first piece the first part of the final text.
-    async fn finish_first(
-        &self,
-        conn: &mut PgConnection,
-        row: i64,
-        message: &Call,
-        parts: &[Formatted],
-        buttons: &Buttons,
-    ) -> sqlx::Result<()> {
-        // One that has not left yet becomes the final text.
-        if outbox::replace(conn, row, message).await? {
-            return Ok(());
-        }
-        let buttons = if parts.len() == 1 { buttons.clone() } else { vec![] };
-        if parts[0] == self.shown && buttons.is_empty() {
-            return Ok(());
-        }
-        let place = self.turn.place;
-        let edit = edit_message(place, 0, &parts[0], buttons);
-        outbox::enqueue(conn, &Call::reply(place.bot_id, place.chat_id, &edit).editing(row)).await.map(drop)
-    }
-
-    /// The `index`th part as a new message; the last one has the buttons.
-    fn message(&self, parts: &[Formatted], index: usize, buttons: &Buttons) -> Call {
-        let place = self.turn.place;
-        let buttons = if index + 1 == parts.len() { buttons.clone() } else { vec![] };
-        Call::reply(place.bot_id, place.chat_id, &send_message(place, &parts[index], buttons))
-    }
+/// Calls Telegram beside the rows, within the time that this replica's claims are good for.
+fn call<P: Payload + Serialize>(app: &App, replica: &Replica, payload: &P) -> JoinHandle<Verdict> {
+    // Payloads are plain structs with string keys, which always serialise.
+    let (method, body) = (method_name::<P>(), serde_json::to_string(payload).unwrap_or_default());
+    let (app, timeout) = (app.clone(), replica.call_timeout().min(api::TIMEOUT));
+    tokio::spawn(async move { judge(&method, &app.telegram.call_raw(&method, body, timeout).await) })
 }
 
 impl Drop for Relay {
@@ -314,7 +332,9 @@ impl Drop for Relay {
     }
 }
 
-/// Seconds between edits: one, and one more per 2,000 bytes, as a long text is long to read anyway.
-fn pace(length: usize) -> Duration {
-    EDIT_PACE + Duration::from_millis((length / 2) as u64).min(Duration::from_secs(4))
+/// The time between edits: that of the chat's kind, and a second more per 2,000 bytes up to 4, as a long text is long to read
+/// anyway.
+fn pace(chat_id: i64, length: usize) -> Duration {
+    let base = if chat_id < 0 { GROUP_PACE } else { EDIT_PACE };
+    base + Duration::from_millis((length / 2) as u64).min(Duration::from_secs(4))
 }

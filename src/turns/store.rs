@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use baal_protocol::Role;
-use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
 
-use crate::storable;
-use crate::telegram::outbox::Call;
+use super::request;
+pub use super::request::Request;
 use crate::telegram::text::Place;
 use crate::vault::Vault;
 
@@ -16,99 +15,57 @@ use crate::vault::Vault;
 /// Many, for what killed the replica was most likely not the turn: the agent does the work, and attaching to it is free.
 pub const MAX_RECLAIMS: i32 = 20;
 
-/// What the agent is asked, stored encrypted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
-    /// The user's words.
-    pub message: String,
-    /// Their name.
-    pub name: String,
-    /// Their client's language.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub language_code: Option<String>,
+/// What a turn is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum Kind {
+    /// Words of a person.
+    Message,
+    /// A new agent introduces itself.
+    Hello,
+    /// The agent forgets this chat, and says so.
+    Reset,
+    /// The agent forgets this chat in silence.
+    Forget,
 }
 
-/// A turn to be queued.
-#[derive(Debug)]
-pub struct NewTurn<'a> {
-    /// Where the answer goes.
-    pub place: Place,
-    /// The agent being talked to at this moment.
-    pub agent_id: i64,
-    /// Who speaks.
-    pub user_id: i64,
-    /// As what.
-    pub role: Role,
-    /// What is said.
-    pub request: &'a Request,
-    /// Messages that this user may send today; every turn counts.
-    pub daily_limit: i32,
-}
-
-/// Queues a turn and counts it. `None`: the user's messages for today are used up.
-///
-/// Counting and queueing are one statement, so that no two messages at once slip past the limit. Wake
-/// [`Queue::Turns`](crate::wake::Queue) after the commit.
-pub async fn enqueue(conn: &mut PgConnection, vault: &Vault, turn: &NewTurn<'_>) -> sqlx::Result<Option<Uuid>> {
-    // The request is a plain struct of strings, which always serialises.
-    let request = vault.encrypt(&serde_json::to_vec(turn.request).unwrap_or_default());
+/// Queues a turn that no message began and that counts nowhere. Wake [`Queue::Turns`](crate::wake::Queue) after the commit.
+pub async fn enqueue_special(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    place: Place,
+    (agent_id, user_id, role): (i64, i64, Role),
+    kind: Kind,
+    request: &Request,
+) -> sqlx::Result<Uuid> {
+    let request = request::seal(vault, request);
     sqlx::query_scalar(
-        "with counted as (
-           insert into usage (user_id, day, messages) select $6, (now() at time zone 'utc')::date, 1 where $9 > 0
-           on conflict (user_id, day) do update set messages = usage.messages + 1 where usage.messages < $9
-           returning messages)
-         insert into turns (id, bot_id, chat_id, thread_id, agent_id, user_id, role, request)
-         select $1, $2, $3, $4, $5, $6, $7, $8 from counted returning id",
+        "insert into turns (id, bot_id, chat_id, thread_id, agent_id, user_id, role, kind, request)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning id",
     )
     .bind(Uuid::now_v7())
-    .bind(turn.place.bot_id)
-    .bind(turn.place.chat_id)
-    .bind(turn.place.thread_id)
-    .bind(turn.agent_id)
-    .bind(turn.user_id)
-    .bind(turn.role.as_str())
+    .bind(place.bot_id)
+    .bind(place.chat_id)
+    .bind(place.thread_id)
+    .bind(agent_id)
+    .bind(user_id)
+    .bind(role.as_str())
+    .bind(kind)
     .bind(request)
-    .bind(turn.daily_limit)
-    .fetch_optional(conn)
+    .fetch_one(conn)
     .await
 }
 
-/// What a user asked once more, with the answer's place.
-#[derive(Debug)]
-pub struct Retried {
-    /// The agent it was for.
-    pub agent_id: i64,
-    /// The words, as stored.
-    pub request: Request,
-}
-
-/// The words of a turn that failed, to be asked again; only its sender can, and only once. The turn is locked until the
-/// transaction ends, so that of two presses one finds the words [dropped](drop_request).
-pub async fn failed_request(
-    conn: &mut PgConnection,
-    vault: &Vault,
-    id: Uuid,
-    user_id: i64,
-) -> sqlx::Result<Option<Retried>> {
-    let row = sqlx::query(
-        "select agent_id, request from turns
-          where id = $1 and user_id = $2 and done and status in ('failed', 'unknown') and request <> '' for update",
+/// Whether the agent is being asked to forget this chat.
+pub async fn is_resetting(conn: &mut PgConnection, place: Place, agent_id: i64) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select from turns where bot_id = $1 and chat_id = $2 and agent_id = $3 and not done and kind = 'reset')",
     )
-    .bind(id)
-    .bind(user_id)
-    .fetch_optional(conn)
-    .await?;
-    let retried = row.and_then(|row| {
-        let plain = vault.decrypt(row.get("request")).ok()?;
-        Some(Retried { agent_id: row.get("agent_id"), request: serde_json::from_slice(&plain).ok()? })
-    });
-    Ok(retried)
-}
-
-/// The words of this turn have been asked again.
-pub async fn drop_request(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
-    sqlx::query("update turns set request = '' where id = $1").bind(id).execute(conn).await?;
-    Ok(())
+    .bind(place.bot_id)
+    .bind(place.chat_id)
+    .bind(agent_id)
+    .fetch_one(conn)
+    .await
 }
 
 /// A turn in the hands of one replica, with its agent.
@@ -118,11 +75,27 @@ pub struct Claimed {
     pub id: Uuid,
     /// Where the answer goes.
     pub place: Place,
+    /// What it is.
+    pub kind: Kind,
     /// Who speaks.
     pub user_id: i64,
     /// As what.
     pub role: Role,
-    /// Fernet token of a [`Request`].
+    /// Whether a visitor's turn has tools.
+    pub tools: bool,
+    /// Whether its messages did not count when they came, on their owner's key, and would now.
+    pub uncounted: bool,
+    /// The turn that brought first what was now edited.
+    pub edit_of: Option<Uuid>,
+    /// Whether the answer keeps the line that tells of tool calls.
+    pub verbose: bool,
+    /// How long ago it was queued.
+    pub age: Duration,
+    /// Whether the user has stopped it.
+    pub cancel_requested: bool,
+    /// Whether nothing can be sent to its chat.
+    pub unreachable: bool,
+    /// What is asked, as [`request::open`] reads it.
     pub request: Vec<u8>,
     /// Fencing token.
     pub attempt: i32,
@@ -138,6 +111,8 @@ pub struct Claimed {
     pub agent_name: String,
     /// `agents.status`.
     pub agent_status: String,
+    /// Why no message reaches it although it runs.
+    pub agent_paused: Option<String>,
     /// Its base URL.
     pub agent_url: Option<String>,
     /// Fernet token of its bearer secret.
@@ -146,7 +121,8 @@ pub struct Claimed {
     pub agent_protocol: i32,
 }
 
-/// Claims up to `limit` turns, of each (chat, agent) the oldest open one. See [`crate::telegram::inbox::claim`] for why
+/// Claims up to `limit` turns, of each (chat, agent) the oldest open one; one that waits for an agent to come back, to forget,
+/// holds up nobody. See [`crate::telegram::inbox::claim`] for why
 /// the conditions stand on the locked row.
 pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::Result<Vec<Claimed>> {
     let rows = sqlx::query(
@@ -154,13 +130,20 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
            select t.id from turns t
             where not t.done and t.claimed_by is null and t.run_at <= now() and t.bot_id = $2
               and not exists (select from turns p where p.bot_id = t.bot_id and p.chat_id = t.chat_id
-                                 and p.agent_id = t.agent_id and p.position < t.position and not p.done)
+                                 and p.agent_id = t.agent_id and p.position < t.position and not p.done
+                                 and (p.kind <> 'forget' or p.claimed_by is not null or p.run_at <= now()))
               and exists (select from replicas where id = $1 and expires_at > now())
             order by t.position limit $3 for update of t skip locked)
          update turns q set claimed_by = $1, attempt = q.attempt + 1, started_at = coalesce(q.started_at, now())
            from agents a where q.id = any(array(select c.id from c)) and a.id = q.agent_id
-         returning q.id, q.bot_id, q.chat_id, q.thread_id, q.user_id, q.role, q.request, q.attempt, q.reclaims, q.asked,
-                   q.first_piece, a.id as agent_id, a.name, a.status, a.url, a.secret, a.protocol",
+         returning q.id, q.bot_id, q.chat_id, q.thread_id, q.kind, q.user_id, q.role, q.tools, q.edit_of,
+                   q.kind = 'message' and q.counted = 0 and (a.deployed_key = 0 or a.wanted_key = 0) as uncounted,
+                   coalesce((select u.tool_lines from users u where u.id = q.user_id), false) as tool_lines, q.request, q.attempt, q.reclaims, q.asked,
+                   q.cancel_requested, extract(epoch from now() - q.created_at)::float8 as age,
+                   exists (select from conversations c where c.bot_id = q.bot_id and c.chat_id = q.chat_id
+                              and (c.unreachable_at > q.created_at or c.unreachable_at is not null and q.kind <> 'message'))
+                     as unreachable,
+                   q.first_piece, a.id as agent_id, a.name, a.status, a.paused, a.url, a.secret, a.protocol",
     )
     .bind(replica)
     .bind(bot_id)
@@ -172,7 +155,15 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
         .map(|row| Claimed {
             id: row.get("id"),
             place: Place { bot_id: row.get("bot_id"), chat_id: row.get("chat_id"), thread_id: row.get("thread_id") },
+            kind: row.get("kind"),
             user_id: row.get("user_id"),
+            tools: row.get("tools"),
+            uncounted: row.get("uncounted"),
+            edit_of: row.get("edit_of"),
+            verbose: row.get("tool_lines"),
+            age: Duration::from_secs_f64(row.get::<f64, _>("age").max(0.0)),
+            cancel_requested: row.get("cancel_requested"),
+            unreachable: row.get("unreachable"),
             role: if row.get::<&str, _>("role") == "owner" { Role::Owner } else { Role::Visitor },
             request: row.get("request"),
             attempt: row.get("attempt"),
@@ -182,6 +173,7 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
             agent_id: row.get("agent_id"),
             agent_name: row.get("name"),
             agent_status: row.get("status"),
+            agent_paused: row.get("paused"),
             agent_url: row.get("url"),
             agent_secret: row.get("secret"),
             agent_protocol: row.get("protocol"),
@@ -201,6 +193,17 @@ pub async fn mark_asked(db: &PgPool, replica: i64, turn: &Claimed) -> sqlx::Resu
     Ok(result.rows_affected() == 1)
 }
 
+/// Notes that a turn has no tools after all.
+pub async fn take_tools(conn: &mut PgConnection, replica: i64, turn: &Claimed) -> sqlx::Result<()> {
+    sqlx::query("update turns set tools = false where id = $1 and claimed_by = $2 and attempt = $3 and not done")
+        .bind(turn.id)
+        .bind(replica)
+        .bind(turn.attempt)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// Notes the outbox row of the first piece, in that row's transaction. `false`: the claim is lost.
 pub async fn set_first_piece(conn: &mut PgConnection, replica: i64, turn: &Claimed, row: i64) -> sqlx::Result<bool> {
     let result = sqlx::query(
@@ -215,99 +218,20 @@ pub async fn set_first_piece(conn: &mut PgConnection, replica: i64, turn: &Claim
     Ok(result.rows_affected() == 1)
 }
 
-/// How a turn ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// Answered.
-    Completed,
-    /// The user was told why not.
-    Failed,
-    /// The user did not want it any more.
-    Cancelled,
-    /// It may have run; nobody knows.
-    Unknown,
-}
-
-impl Status {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// A turn's outcome.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// How it ended.
-    pub status: Status,
-    /// Why, for operators.
-    pub error: Option<String>,
-    /// Tokens of the prompt.
-    pub prompt_tokens: Option<i64>,
-    /// Tokens of the answer.
-    pub completion_tokens: Option<i64>,
-    /// US dollars.
-    pub cost: Option<f64>,
-    /// Whether the message is given back to the user's count.
-    pub refund: bool,
-}
-
-/// A turn that has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finished {
-    /// The outbox row of its first piece, as the database knows it.
-    pub first_piece: Option<i64>,
-}
-
-/// Ends a turn and puts new messages (`sendMessage`) into the outbox, in one statement. `None`: the claim is lost, and
-/// nothing was done. A turn that failed keeps its request for another try, and its message is given back to the user if
-/// nothing came of it.
-pub async fn finish(
-    conn: &mut PgConnection,
-    replica: i64,
-    turn: &Claimed,
-    outcome: &Outcome,
-    messages: &[Call],
-) -> sqlx::Result<Option<Finished>> {
-    let payloads: Vec<&str> = messages.iter().map(|call| call.payload.as_str()).collect();
-    let row = sqlx::query(
-        "with ended as (
-           update turns set done = true, claimed_by = null, status = $4, error = $5, prompt_tokens = $6,
-                  completion_tokens = $7, cost = $8, ended_at = now(),
-                  request = case when $4 in ('failed', 'unknown') then request else '' end
-            where id = $1 and claimed_by = $2 and attempt = $3 and not done
-            returning bot_id, chat_id, user_id, created_at, first_piece),
-         said as (
-           insert into outbox (bot_id, chat_id, method, payload, kind)
-           select e.bot_id, e.chat_id, 'sendMessage', m.payload::json, 'reply'
-             from ended e, unnest($10::text[]) with ordinality m (payload, place) order by m.place),
-         refunded as (
-           update usage u set messages = u.messages - 1 from ended e
-            where $9 and u.user_id = e.user_id and u.day = (e.created_at at time zone 'utc')::date)
-         select first_piece from ended",
-    )
-    .bind(turn.id)
-    .bind(replica)
-    .bind(turn.attempt)
-    .bind(outcome.status.as_str())
-    .bind(outcome.error.as_deref().map(storable::reason))
-    .bind(outcome.prompt_tokens)
-    .bind(outcome.completion_tokens)
-    .bind(outcome.cost)
-    .bind(outcome.refund)
-    .bind(&payloads)
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| Finished { first_piece: row.get("first_piece") }))
-}
-
 /// The outbox row of a turn's first piece: after a commit whose outcome is not known, only the database can tell.
 pub async fn first_piece(db: &PgPool, turn: &Claimed) -> sqlx::Result<Option<i64>> {
     sqlx::query_scalar("select first_piece from turns where id = $1").bind(turn.id).fetch_one(db).await
+}
+
+/// Whether nothing can be sent to this chat any more.
+pub async fn is_unreachable(db: &PgPool, place: Place) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select from conversations where bot_id = $1 and chat_id = $2 and unreachable_at is not null)",
+    )
+    .bind(place.bot_id)
+    .bind(place.chat_id)
+    .fetch_one(db)
+    .await
 }
 
 /// Where the turn's agent is now: its status and base URL.
@@ -327,6 +251,21 @@ pub async fn hand_back(db: &PgPool, replica: i64, turn: &Claimed, wait: Duration
     .bind(turn.attempt)
     .bind(wait.as_secs_f64())
     .bind(i32::from(crashed))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Hands a turn back to be tried after `wait`, behind those that came meanwhile.
+pub async fn hand_back_behind(db: &PgPool, replica: i64, turn: &Claimed, wait: Duration) -> sqlx::Result<()> {
+    sqlx::query(
+        "update turns set claimed_by = null, run_at = now() + make_interval(secs => $4), position = default
+          where id = $1 and claimed_by = $2 and attempt = $3 and not done",
+    )
+    .bind(turn.id)
+    .bind(replica)
+    .bind(turn.attempt)
+    .bind(wait.as_secs_f64())
     .execute(db)
     .await?;
     Ok(())

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use sqlx::PgPool;
 
-use crate::harness::database;
+use crate::harness::{database, python};
 
 /// A well-known test key and its address.
 const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
@@ -17,16 +17,6 @@ const ADDRESS: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 const SSH_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFOFcjc8Tl6Ze1LwZtDYQ2R2kMBZHGSIsnFQJkIWFmPp baal";
 const NODE: &str = "5330dcefe1857bcd97b7b7f24d1420a7d46232d53f27be280c8a7071d88bd84e";
 const CRN: &str = "https://crn.example.org";
-
-/// The environment that `scripts/bootstrap test` made from the requirements as they are now.
-fn python() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
-    let requirements = std::fs::read(here.join("aleph_requirements.txt")).unwrap();
-    let name = format!("venv-{}", &hex::encode(Sha256::digest(&requirements))[..12]);
-    let cache = PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/baal").join(name);
-    assert!(cache.join(".complete").exists(), "{} is missing: run `scripts/bootstrap test`", cache.display());
-    cache.join("bin/python")
-}
 
 /// Runs `baal aleph preview` where nothing of the network answers.
 fn preview(arguments: &[&str], changes: &[(&str, &str)]) -> Output {
@@ -62,7 +52,7 @@ fn printed(output: &Output) -> Value {
 
 /// What the independent check finds, or why it refuses.
 fn check(input: &Value, arguments: &[&str]) -> Result<Value, String> {
-    let mut child = Command::new(python())
+    let mut child = Command::new(python("tests/it/aleph_requirements.txt"))
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/aleph_check.py"))
         .args(arguments)
         .stdin(Stdio::piped())

@@ -171,10 +171,14 @@ impl Browser {
                 self.expect(before, "3 of 3").await;
             }
         }
+        self.shoot(&format!("wizard-{name}")).await;
         self.press("Qwen").await;
         self.expect(before, "Create this agent?").await;
         self.shoot(&format!("confirm-{name}")).await;
         self.press("✅ Create").await;
+        self.shoot(&format!("progress-{name}")).await;
+        self.expect(before, "is ready!").await;
+        self.shoot(&format!("ready-{name}")).await;
     }
 }
 
@@ -223,6 +227,43 @@ async fn two_people_chat_with_two_agents_across_a_restart() {
 
     browser.client.switch_to_window(alice).await.unwrap();
     browser.ask("And you?", "message 3 of our conversation").await;
+    browser.client.clone().close().await.unwrap();
+}
+
+/// An answer with much of what Markdown has.
+const MARKED: &str = "## A small *plan*\n\nYes, **Rust** can do this; see [its book](https://example.com/book).\n\n\
+    1. Read the file\n2. Count its words\n   - in `main.rs`\n   - ~~by hand~~\n\n\
+    ```rust\nfn main() {\n    let text = std::fs::read_to_string(\"a.txt\")?;\n    println!(\"{}\", text.split(' ').count());\n}\n```\n\n\
+    | Language | Lines | Fast |\n|:--|--:|:-:|\n| Rust | 12 | ✅ |\n| Python | 3 | ❌ |\n\n\
+    | Crate | What it is good for |\n|-|-|\n| `tokio` | many things at once, without many threads |\n\
+    | `serde` | reading and writing JSON, YAML and other formats |\n\n\
+    > Premature optimisation is the root of all evil.\n\nThe result is ||forty-two||. Anything else?";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_code_errors_and_the_account_can_be_looked_at() {
+    let stack = Stack::start().await;
+    stack.user(1).creates_agent("Ada", "You are a programmer.").await;
+    stack.user(2).says("/start").await;
+    let browser = Browser::start(stack.dir()).await;
+    browser.open(&format!("{}/?user=1", stack.simulator.telegram)).await;
+    let script = async |question: &str, reply| {
+        stack.simulator.tell_model("/sim/script", json!({"match": question, "replies": [reply]})).await;
+    };
+    script("Show me code", json!({"content": MARKED})).await;
+    browser.ask("Show me code", "Anything else?").await;
+    browser.shoot("code-end").await;
+    let top = "const all = document.querySelectorAll('.message.from-bot'); all[all.length - 1].scrollIntoView();";
+    browser.client.execute(top, vec![]).await.unwrap();
+    browser.shoot("code").await;
+    script("Fail, please", json!({"status": 401})).await;
+    browser.ask("Fail, please", "⚠️").await;
+    browser.shoot("error").await;
+    browser.ask("/account", "today").await;
+    browser.shoot("account").await;
+    browser.ask("/share", "Ada").await;
+    browser.shoot("share").await;
+    browser.ask("/privacy", "kept").await;
+    browser.shoot("privacy").await;
     browser.client.clone().close().await.unwrap();
 }
 

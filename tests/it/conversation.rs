@@ -24,7 +24,7 @@ async fn an_agent_is_created_answers_and_survives_restarts_of_the_program() {
     alice.says("And three and three?").await;
     stack.baal(0).start().await;
     alice.wait_for(|m| m.text.contains("message 3 of our conversation")).await;
-    stack.wait_for_sql("select count(*) from turns where status = 'completed'", 3i64).await;
+    stack.wait_for_sql("select count(*) from turns where status = 'completed' and kind = 'message'", 3i64).await;
     assert_eq!(stack.simulator.get("/sim/violations").await, json!([]));
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::harness::{Builder, Message, Stack, User, built};
 
 /// An agent of user 1 that users up to `users` are talking to.
-async fn with_agent(builder: Builder, users: i64) -> Stack {
+pub(crate) async fn with_agent(builder: Builder, users: i64) -> Stack {
     let stack = builder.start().await;
     let ada = stack.user(1).creates_agent("Ada", "You count.").await;
     for id in 1..=users {
@@ -22,7 +22,7 @@ async fn with_agent(builder: Builder, users: i64) -> Stack {
 }
 
 /// Words without markup, numbered, in paragraphs.
-fn prose(words: usize) -> String {
+pub(crate) fn prose(words: usize) -> String {
     (1..=words).fold(String::new(), |mut text, n| {
         let gap = if n % 40 == 0 { "\n\n" } else { " " };
         write!(text, "wörd{n}{gap}").unwrap();
@@ -31,18 +31,18 @@ fn prose(words: usize) -> String {
 }
 
 /// The model answers `question` with these replies, then with its persona.
-async fn script(stack: &Stack, question: &str, replies: Value) {
+pub(crate) async fn script(stack: &Stack, question: &str, replies: Value) {
     stack.simulator.tell_model("/sim/script", json!({"match": question, "replies": replies})).await;
 }
 
 /// The replies below the newest message of the user.
-fn answers(messages: &[Message]) -> Vec<&Message> {
+pub(crate) fn answers(messages: &[Message]) -> Vec<&Message> {
     let asked = messages.iter().rev().find(|m| !m.from.is_bot).map_or(0, |m| m.message_id);
     messages.iter().filter(|m| m.is_reply() && m.message_id > asked).collect()
 }
 
 /// Text that is alike wherever it was cut.
-fn squeezed(text: &str) -> String {
+pub(crate) fn squeezed(text: &str) -> String {
     text.split_whitespace().collect()
 }
 
@@ -57,7 +57,7 @@ async fn whole_answer(user: User<'_>, text: &str) -> Vec<Message> {
     .await
 }
 
-async fn calls(stack: &Stack, method: &str, chat: i64) -> Vec<Value> {
+pub(crate) async fn calls(stack: &Stack, method: &str, chat: i64) -> Vec<Value> {
     let calls = stack.simulator.get(&format!("/sim/calls?method={method}&chat_id={chat}")).await;
     calls.as_array().unwrap().clone()
 }
@@ -71,7 +71,7 @@ fn status(call: &Value) -> i64 {
 }
 
 /// Waits for the first piece of an answer.
-async fn first_piece(user: User<'_>) -> i64 {
+pub(crate) async fn first_piece(user: User<'_>) -> i64 {
     user.wait_until(|messages| answers(messages).first().map(|m| m.message_id)).await
 }
 
@@ -296,7 +296,7 @@ async fn a_models_failure_is_told_in_plain_words_and_can_be_tried_again_once() {
     join_all((1..).zip(cases).map(|(user, case)| check(user, case))).await;
     stack.wait_for_sql("select count(*) from turns where not done", 0i64).await;
     assert_eq!(stack.sql::<i64>("select count(*) from turns where status = 'failed'").await, 6);
-    assert_eq!(stack.sql::<i64>("select count(*) from turns where status = 'completed'").await, 6);
+    assert_eq!(stack.sql::<i64>("select count(*) from turns where status = 'completed' and kind = 'message'").await, 6);
     stack.simulator.assert_good_manners().await;
 }
 
@@ -327,7 +327,7 @@ async fn an_agent_killed_in_the_middle_of_an_answer_is_started_again_and_answers
         assert_eq!(answer.text.matches("You said").count(), 1, "{}", answer.text);
         assert!(answer.text.ends_with("conversation."), "{}", answer.text);
     }
-    assert_eq!(stack.sql::<i64>("select count(*) from turns where status = 'completed'").await, 3);
+    assert_eq!(stack.sql::<i64>("select count(*) from turns where status = 'completed' and kind = 'message'").await, 3);
     let now: AgentLock = serde_json::from_slice(&std::fs::read(agent.join(LOCK_FILE)).unwrap()).unwrap();
     assert_ne!(now.pid, lock.pid);
     stack.simulator.assert_good_manners().await;

@@ -62,7 +62,9 @@ async fn a_new_personality_reaches_the_model_and_the_conversation_is_kept() {
     let stack = Stack::start().await;
     let ann = stack.user(1);
     let ada = talkative(&ann).await;
-    ann.asks("/soul", "/soul 5 You are a patient teacher").await;
+    let which = ann.asks("/soul", "Whose personality").await;
+    ann.press(which.message_id, &data(&which, &format!("Ada (no. {ada})"))).await;
+    ann.wait_for(|m| m.message_id > which.message_id && m.text.contains("You count.")).await;
     ann.asks(&format!("/soul #{ada}"), "You count.").await;
 
     let soul = "You are a pirate.\n\n  - Say `arr`, \"twice\".\n\nNever $(reboot).";
@@ -111,12 +113,12 @@ async fn the_longest_personality_arrives_whole_whatever_it_holds() {
     ann.wait_for(|m| m.text.contains("new personality is written down")).await;
     settles(&stack, 2).await;
     // A client sends the rest of what is too long for one message as a second one.
-    assert!(!ann.messages().await.iter().any(|m| m.text.contains("the end may be missing")));
+    assert!(!ann.messages().await.iter().any(|m| m.text.contains("If there is more of it")));
     ann.asks("are you whole?", "message 2 of our conversation").await;
     let system = system_message(&stack, "are you whole?").await;
     assert!(system.contains(&soul), "{system}");
     assert_eq!(stack.sql::<String>("select system_prompt from agents").await, soul);
-    ann.asks(&format!("/soul {ada}"), &format!("To change it, send /soul {ada}")).await;
+    ann.asks(&format!("/soul {ada}"), &format!("send /soul {ada} and the new words")).await;
     stack.simulator.assert_good_manners().await;
 }
 
@@ -125,14 +127,15 @@ async fn an_agent_is_updated_and_repaired_without_forgetting() {
     let stack = Stack::start().await;
     let ann = stack.user(1);
     let ada = talkative(&ann).await;
-    ann.asks("/update", "/update 5").await;
-    ann.says(&format!("/update #{ada}")).await;
+    let which = ann.asks("/update", "Which agent is to get the newest program?").await;
+    ann.press(which.message_id, &data(&which, "Ada")).await;
     settles(&stack, 2).await;
     ann.asks("still there?", "message 2 of our conversation").await;
     let card = ann.asks(&format!("/manage {ada}"), "Updated just now").await;
     assert!(card.text.contains("Version: 2\n"), "{}", card.text);
 
-    ann.asks("/repair", "unless its machine is gone").await;
+    let which = ann.asks("/repair", "unless its machine is gone").await;
+    assert_eq!(data(&which, "Ada"), format!("repair:{ada}"));
     let lock = std::fs::read(stack.agent_dirs()[0].join(LOCK_FILE)).unwrap();
     let pid = serde_json::from_slice::<AgentLock>(&lock).unwrap().pid;
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
@@ -276,5 +279,77 @@ async fn history_is_told_and_a_failed_agent_keeps_what_is_wanted_of_it() {
     ann.press(answer.message_id, &data(&answer, "🔧 Repair")).await;
     // It never ran either, so it is set up like a new one.
     stack.wait_for_sql("select count(*) from jobs where kind = 'provision'", 2i64).await;
+    stack.simulator.assert_good_manners().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_personality_is_changed_in_a_dialogue_and_taken_back_by_a_button() {
+    let stack = Stack::start().await;
+    let (ann, eve) = (stack.user(1), stack.user(2));
+    let ada = talkative(&ann).await;
+    let shown = ann.asks(&format!("/soul {ada}"), "press the button").await;
+    assert!(shown.buttons().iter().all(|button| !button.label.contains("Undo")), "{:?}", shown.buttons());
+    ann.press(shown.message_id, &data(&shown, "✏️ Change")).await;
+    let question = ann.wait_for(|m| m.text.contains("Who should Ada be from now on?")).await;
+    stack.baal(0).restart().await;
+    let changed = ann.asks("You are a pirate.", "Ada's new personality is written down").await;
+    settles(&stack, 2).await;
+    ann.asks("and now?", "message 2 of our conversation").await;
+    assert!(system_message(&stack, "and now?").await.contains("You are a pirate."));
+    let old = ann.press(question.message_id, &data(&question, "Leave it")).await;
+    assert_eq!(stack.simulator.notice(&old).await, "This button is from an earlier step.");
+
+    // Others cannot take it back, and it can be taken back once.
+    let undo = data(&changed, "↩️ Undo");
+    let any = eve.asks("/help", "What you can do here").await;
+    eve.forges(any.message_id, &undo).await;
+    eve.wait_for(|m| m.text.contains("There is no such agent")).await;
+    for versions in ["9:1", "2:9", "2:2", "1:2"] {
+        let query = ann.forges(changed.message_id, &format!("soul:undo:{ada}:{versions}")).await;
+        assert_eq!(stack.simulator.notice(&query).await, "It has another personality by now.", "{versions}");
+    }
+    ann.press(changed.message_id, &undo).await;
+    ann.wait_for(|m| m.message_id == changed.message_id && m.text.contains("earlier personality is written down"))
+        .await;
+    let again = ann.forges(changed.message_id, &undo).await;
+    assert_eq!(stack.simulator.notice(&again).await, "It has another personality by now.");
+    settles(&stack, 3).await;
+    assert_eq!(stack.sql::<String>("select system_prompt from agents").await, "You count.");
+    // From the card the way goes back and forth.
+    let shown = ann.asks(&format!("/soul {ada}"), "press the button").await;
+    ann.press(shown.message_id, &data(&shown, "↩️ Undo")).await;
+    stack.wait_for_sql("select system_prompt from agents", "You are a pirate.".to_owned()).await;
+    ann.presses("✏️ Personality").await;
+    ann.wait_for(|m| m.message_id > shown.message_id && m.text.contains("You are a pirate.")).await;
+    let shown = ann.asks(&format!("/soul {ada}"), "press the button").await;
+    ann.press(shown.message_id, &data(&shown, "✏️ Change")).await;
+    ann.wait_for(|m| m.message_id > shown.message_id && m.text.contains("Who should Ada be from now on?")).await;
+    ann.asks("/cancel", "Cancelled. Nothing was changed.").await;
+    ann.asks("hello again", "of our conversation").await;
+    stack.simulator.assert_good_manners().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_personality_that_the_client_cut_is_taken_whole_and_back_as_one() {
+    let stack = Stack::start().await;
+    let ann = stack.user(1);
+    let ada = talkative(&ann).await;
+    let command = format!("/soul {ada} ");
+    let first = "x".repeat(4_096 - command.len());
+    ann.says(&format!("{command}{first}")).await;
+    ann.says("the rest").await;
+    let whole = ann.wait_for(|m| m.text.contains("The rest was added: Ada's new personality has")).await;
+    let words: String = stack.sql("select system_prompt from agents").await;
+    assert!(words.starts_with(&first) && words.ends_with("the rest"), "{words}");
+    ann.press(whole.message_id, &data(&whole, "↩️ Undo")).await;
+    stack.wait_for_sql("select system_prompt from agents", "You count.".to_owned()).await;
+    // Whatever comes later is for the agent.
+    ann.asks(&format!("{command}{first}"), "If there is more of it").await;
+    sqlx::query("update conversations set dialogue = jsonb_set(dialogue, '{cut,at}', '1')")
+        .execute(&stack.db)
+        .await
+        .unwrap();
+    ann.asks("hello", "message 2 of our conversation").await;
+    assert_eq!(stack.sql::<String>("select system_prompt from agents").await, first);
     stack.simulator.assert_good_manners().await;
 }

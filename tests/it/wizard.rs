@@ -55,11 +55,12 @@ async fn the_wizard_takes_good_answers_can_be_left_and_ignores_old_buttons() {
     }
     ann.asks("/cancel", "There is nothing to cancel.").await;
 
-    // A button of a step that was answered in words.
-    let model = walk(&ann, "Ada", 2).await;
-    let messages = ann.messages().await;
-    let personality = messages.iter().rev().find(|m| m.text.contains("2 of 3")).unwrap();
-    let late = ann.press(personality.message_id, &data(personality, "all-rounder")).await;
+    // A question that was answered in words says so and has no buttons any more; a client may still show them.
+    let personality = walk(&ann, "Ada", 1).await;
+    let model = ann.asks("You count.", "3 of 3").await;
+    let answered = ann.wait_for(|m| m.message_id == personality.message_id && m.text.contains("✅ You count.")).await;
+    assert!(answered.text.starts_with("New agent, 2 of 3") && answered.buttons().is_empty(), "{answered:?}");
+    let late = ann.forges(personality.message_id, &data(&personality, "all-rounder")).await;
     assert_eq!(stack.simulator.notice(&late).await, OLD_BUTTON);
     assert_eq!(step(&stack).await.as_deref(), Some("model"));
     ann.asks("the good one", "Please press one of the buttons above").await;
@@ -67,8 +68,9 @@ async fn the_wizard_takes_good_answers_can_be_left_and_ignores_old_buttons() {
     ann.asks("yes", "Please press one of the buttons above").await;
     // Buttons of a dialogue that another has taken the place of.
     ann.asks("/create", "1 of 3").await;
-    for (message, label) in [(&model, "Cancel"), (&confirm, "Create"), (&confirm, "Cancel")] {
-        let old = ann.press(message.message_id, &data(message, label)).await;
+    ann.wait_for(|m| m.message_id == confirm.message_id && m.buttons().is_empty()).await;
+    for (message, label) in [(&model, "Cancel"), (&confirm, "Create"), (&confirm, "Cancel"), (&confirm, "Private")] {
+        let old = ann.forges(message.message_id, &data(message, label)).await;
         assert_eq!(stack.simulator.notice(&old).await, OLD_BUTTON);
     }
     assert_eq!(step(&stack).await.as_deref(), Some("name"));
@@ -111,5 +113,68 @@ async fn the_wizard_survives_a_restart_and_creates_one_agent_however_often_creat
     bob.press(confirm.message_id, &data(&confirm, "Create")).await;
     bob.wait_for(|m| m.text.contains("You already have 1 of 1 agents.")).await;
     assert_eq!(stack.sql::<i64>("select count(*) from agents where owner_id = 2").await, 1);
+    stack.simulator.assert_good_manners().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_step_says_who_may_open_the_agent_and_changes_that() {
+    let stack = Stack::start().await;
+    let ann = stack.user(1);
+    let confirm = walk(&ann, "Ada", 3).await;
+    let id = confirm.message_id;
+    assert!(confirm.text.contains("Sharing: 🌍 Public: everybody can open it by its number"), "{}", confirm.text);
+    ann.press(id, &data(&confirm, "Private")).await;
+    let confirm = ann.wait_for(|m| m.message_id == id && m.text.contains("Sharing: 🔒 Private")).await;
+    // A choice that there is not.
+    let dialogue: i64 = stack.sql("select dialogue_id from conversations where chat_id = 1").await;
+    for forged in ["secret", "Public", ""] {
+        let query = ann.forges(id, &format!("d:{dialogue}:confirm:{forged}")).await;
+        assert_eq!(stack.simulator.notice(&query).await, OLD_BUTTON, "{forged}");
+    }
+    stack.baal(0).restart().await;
+    ann.press(id, &data(&confirm, "Unlisted")).await;
+    let confirm = ann.wait_for(|m| m.message_id == id && m.text.contains("whoever has one of its links")).await;
+    let labels: Vec<String> = confirm.buttons().into_iter().map(|button| button.label).collect();
+    assert_eq!(labels, ["✅ Create", "❌ Cancel", "🌍 Public", "🔒 Private"]);
+    ann.press(id, &data(&confirm, "Create")).await;
+    let ready = ann.wait_for(|m| m.text.contains("Ada is ready!")).await;
+    assert!(!ready.text.contains("start=agent_"), "{}", ready.text);
+    let labels: Vec<String> = ready.buttons().into_iter().map(|button| button.label).collect();
+    assert_eq!(labels, ["💬 Chat", "✏️ Personality", "📤 Share"]);
+    assert_eq!(stack.sql::<String>("select visibility from agents").await, "unlisted");
+    stack.simulator.assert_good_manners().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_personality_that_the_client_cut_is_taken_whole() {
+    let stack = Stack::start().await;
+    let ann = stack.user(1);
+    walk(&ann, "Ada", 1).await;
+    // As clients do: as much as fits, then the rest.
+    let (first, second) = ("a".repeat(4_096), format!("{} end", "b".repeat(4_000)));
+    ann.says(&first).await;
+    ann.says(&second).await;
+    ann.says("and last").await;
+    let question = ann.wait_for(|m| m.text.contains("3 of 3")).await;
+    ann.wait_for(|m| m.text.contains("the personality has 8109 characters in all")).await;
+    ann.press(question.message_id, &question.buttons()[0].data).await;
+    ann.presses("✅ Create").await;
+    ann.wait_for(|m| m.text.contains("Ada is ready!")).await;
+    assert_eq!(stack.sql::<String>("select system_prompt from agents").await, format!("{first}{second}\nand last"));
+    stack.simulator.assert_good_manners().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_agent_says_hello_where_it_is_talked_to_and_costs_its_owner_nothing() {
+    let stack = Stack::builder().env("FREE_TIER_DAILY_MESSAGES", 1).start().await;
+    let ann = stack.user(1);
+    ann.creates_agent("Ada", "You count.").await;
+    ann.asks("hello", "message 1 of our conversation").await;
+    // Words still go to the first: the second keeps quiet, and its card says so.
+    let confirm = walk(&ann, "Bea", 3).await;
+    ann.press(confirm.message_id, &data(&confirm, "Create")).await;
+    ann.wait_for(|m| m.text.contains("Bea is ready! You are still talking to Ada; press Chat")).await;
+    stack.wait_for_sql("select count(*) from agents where status = 'running'", 2i64).await;
+    assert_eq!(stack.sql::<i64>("select count(*) from turns where kind = 'hello'").await, 1);
     stack.simulator.assert_good_manners().await;
 }

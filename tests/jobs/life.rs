@@ -26,7 +26,7 @@ async fn users_at_once_never_get_more_agents_than_they_may() {
 async fn an_agent_lives_is_found_again_and_goes_without_a_trace() {
     let (world, worker, agent) = World::with_agent().await;
     assert!(world.answers(&agent).await);
-    assert_eq!((agent.protocol, agent.deployed_version), (2, 1));
+    assert_eq!((agent.protocol, agent.deployed_version), (3, 1));
     let edits = world.edits().await;
     let card = edits.last().expect("a card");
     assert_eq!(card["entities"], json!([{"type": "bold", "offset": 2, "length": 10}]));

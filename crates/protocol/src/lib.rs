@@ -12,7 +12,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Version of this protocol that `/version` reports; an agent without `/version` speaks the base protocol (1).
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
+
+/// From this version on agents know turns by their ids and keep what they say unasked until it is acknowledged.
+pub const REMEMBERS: u32 = 2;
+
+/// From this version on agents keep tools from whom [`Sender::tools`] says; older ones read nothing of it.
+pub const WITHHOLDS_TOOLS: u32 = 3;
 
 /// Seconds of silence after which an agent sends [`EventKind::Keepalive`]: a real event, because gateways drop SSE
 /// comments.
@@ -89,6 +95,9 @@ pub struct Sender {
     pub name: String,
     /// What the person may do.
     pub role: Role,
+    /// Whether a visitor's turn has tools; absent: as the agent is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<bool>,
 }
 
 /// Owner and visitor are different people: a visitor has a conversation of their own and no access to the owner's files.

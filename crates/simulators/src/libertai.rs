@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::json;
 
-pub use control::{LibertAi, Pace, Reply, Script};
+pub use control::{Account, LibertAi, Pace, Reply, Script};
 
 /// Largest request that is read, in bytes.
 const MAX_BODY: usize = 32 * 1024 * 1024;
@@ -38,6 +38,7 @@ pub fn router_with(state: LibertAi) -> Router {
         .route("/v1/credits/balance", get(balance))
         .route("/sim/script", post(control::script))
         .route("/sim/pace", post(control::pace))
+        .route("/sim/accounts", post(control::account))
         .route("/sim/requests", get(control::requests))
         .route("/sim/violations", get(control::violations))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -49,8 +50,8 @@ fn refuse(status: StatusCode, kind: &str, message: &str) -> Response {
     (status, Json(json!({"error": {"message": message, "type": kind, "param": null, "code": null}}))).into_response()
 }
 
-/// Any non-empty key will do, but one that begins with `bad`.
-fn check_key(headers: &HeaderMap) -> Result<(), Box<Response>> {
+/// Any non-empty key will do, but one that begins with `bad`; gives the key.
+fn check_key(headers: &HeaderMap) -> Result<&str, Box<Response>> {
     let key = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
@@ -60,13 +61,14 @@ fn check_key(headers: &HeaderMap) -> Result<(), Box<Response>> {
     if key.is_empty() || key.starts_with("bad") {
         return Err(Box::new(refuse(StatusCode::UNAUTHORIZED, "authentication_error", "Invalid API key.")));
     }
-    Ok(())
+    Ok(key)
 }
 
 async fn completions(State(sim): State<LibertAi>, headers: HeaderMap, body: Bytes) -> Response {
-    if let Err(refusal) = check_key(&headers) {
-        return *refusal;
-    }
+    let key = match check_key(&headers) {
+        Ok(key) => key,
+        Err(refusal) => return *refusal,
+    };
     let request = match request::read(&body) {
         Ok(request) => request,
         Err(problem) => {
@@ -74,7 +76,7 @@ async fn completions(State(sim): State<LibertAi>, headers: HeaderMap, body: Byte
             return refuse(StatusCode::BAD_REQUEST, "invalid_request_error", &problem);
         }
     };
-    sim.record_request(&request);
+    sim.record_request(&request, key);
     let reply = sim
         .scripted_reply(request.last_user_message())
         .unwrap_or_else(|| Reply { content: Some(persona::answer(&request)), ..Reply::default() });
@@ -92,9 +94,19 @@ async fn models(headers: HeaderMap) -> Response {
     Json(json!({"object": "list", "data": data})).into_response()
 }
 
-async fn balance(headers: HeaderMap) -> Response {
-    if let Err(refusal) = check_key(&headers) {
-        return *refusal;
+/// What is left on the key's account, 25 credits unless `POST /sim/accounts` says otherwise.
+async fn balance(State(sim): State<LibertAi>, headers: HeaderMap) -> Response {
+    let key = match check_key(&headers) {
+        Ok(key) => key,
+        Err(refusal) => return *refusal,
+    };
+    let account = sim.account_of(key);
+    if let Some(delay) = account.delay_ms {
+        tokio::time::sleep(std::time::Duration::from_millis(delay)).await;
     }
-    Json(json!({"balance": 25.0})).into_response()
+    match (account.status.and_then(|status| StatusCode::from_u16(status).ok()), account.raw) {
+        (Some(status), _) => refuse(status, "insufficient_quota", "There is nothing left on this account."),
+        (None, Some(raw)) => raw.into_response(),
+        (None, None) => Json(json!({"balance": account.balance.unwrap_or(25.0)})).into_response(),
+    }
 }

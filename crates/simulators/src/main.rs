@@ -33,6 +33,9 @@ struct Args {
     /// The bot's name without the @.
     #[arg(long, default_value = "baal_bot")]
     bot_username: String,
+    /// File that gets every request to the Bot API as a line of JSON; what is there already stays.
+    #[arg(long)]
+    telegram_requests: Option<PathBuf>,
     /// Stop when standard input ends, so that nothing is left behind when the parent dies.
     #[arg(long)]
     exit_on_stdin_eof: bool,
@@ -51,6 +54,11 @@ async fn main() -> anyhow::Result<()> {
         Some(state) => Telegram::load(&token, &args.bot_username, state)?,
         None => Telegram::new(&token, &args.bot_username).context("SIM_BOT_TOKEN is not usable")?,
     };
+
+    if let Some(path) = &args.telegram_requests {
+        let file = std::fs::File::options().create(true).append(true).open(path);
+        telegram.record_requests(file.with_context(|| format!("cannot write to {}", path.display()))?);
+    }
 
     let stop = CancellationToken::new();
     // Watched before anything is said to be ready: who reads the line may stop us at once.

@@ -276,6 +276,7 @@ pub struct Aleph {
     deadlines: Deadlines,
     image: Cached<ItemHash>,
     hourly: Cached<u64>,
+    funds: Cached<Funds>,
 }
 
 impl fmt::Debug for Aleph {
@@ -311,6 +312,7 @@ impl Aleph {
             deadlines: DEADLINES,
             image: Cached::new(),
             hourly: Cached::new(),
+            funds: Cached::new(),
         })
     }
 

@@ -44,7 +44,14 @@ impl Aleph {
             warn!(%error, "the price of an instance could not be read; the one known here is used");
             self.fallback_hourly()
         });
-        Ok(Funds { address: self.address(), credits, hourly })
+        let funds = Funds { address: self.address(), credits, hourly };
+        self.funds.set(funds.clone());
+        Ok(funds)
+    }
+
+    /// The same, as this process learnt it within the last `age`; nothing is asked.
+    pub fn known_funds(&self, age: Duration) -> Option<Funds> {
+        self.funds.get(age)
     }
 
     /// Credits an instance costs an hour, as the network says, ten minutes old at most.

@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use secrecy::ExposeSecret as _;
 use tokio::time::timeout;
 
-use super::local::ensure_started;
+use super::local::{Started, ensure_started};
 use super::{Done, Effect};
 use crate::agents::Agent;
 use crate::agents::http::read_json;
@@ -60,8 +60,10 @@ fn answered(turn: &Turn<'_>, vm: &Vm, protocol: i32) -> Done {
 
 async fn locally(turn: &Turn<'_>, agent: &Agent, vm: &Vm, place: LocalVm) -> Result<Done, JobError> {
     // It may have died since, and a second try finds it dead.
-    if let Some(moved) = ensure_started(turn, agent, &place).await? {
-        return Ok(turn.to(Step::Install, Effect::Moved(moved)));
+    match ensure_started(turn, agent, &place).await? {
+        Started::Running => {}
+        Started::Outdated => return Ok(turn.to(Step::Install, Effect::Nothing)),
+        Started::Moved(moved) => return Ok(turn.to(Step::Install, Effect::Moved(moved))),
     }
     let site = Site::of(&place)?;
     let began = tokio::time::Instant::now();

@@ -1,7 +1,7 @@
 //! Setting a machine up, and putting the agent there.
 //!
 //! Everything is idempotent on the machine, so a kill in the middle is mended by doing it again. What is written of an agent
-//! is written only after the row says that it may be (`touched`) and which version it is.
+//! is written only after the row says that it may be (`touched`), and which version and which key it is.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::{Done, Effect, local};
 use crate::agents::Agent;
 use crate::agents::config::agent_config;
+use crate::agents::keys::ModelKey;
 use crate::cloud::store::Vm;
 use crate::install::{InstallError, on_machine};
 use crate::jobs::error::JobError;
@@ -47,7 +48,8 @@ pub async fn prepare(turn: &Turn<'_>) -> Result<Done, JobError> {
 pub async fn install(turn: &Turn<'_>) -> Result<Done, JobError> {
     let (vm, agent) = (turn.vm().await?, turn.agent().await?);
     let wanted = agent.wanted_version;
-    let known = State { vm: Some(vm.id), version: Some(wanted), ..turn.job.state.clone() };
+    let key = turn.key(&agent).await?;
+    let known = State { vm: Some(vm.id), version: Some(wanted), key: Some(key.version), ..turn.job.state.clone() };
     // Something else is wanted by now than what it was going back to.
     let known = match known.restoring {
         Some(version) if version != wanted => State { restoring: None, restored: None, ..known },
@@ -65,12 +67,12 @@ pub async fn install(turn: &Turn<'_>) -> Result<Done, JobError> {
     }
     match vm.local() {
         Some(place) => {
-            let empty = local::install(turn, &agent, &place).await?;
+            let empty = local::install(turn, &agent, &key, &place).await?;
             let memory_lost = empty && !known.fresh;
             let state = State { memory_lost: known.memory_lost || memory_lost, ..known };
             return Ok(Done { next: turn.after(&vm, Step::Install), state, effect: Effect::Nothing });
         }
-        None => turn.while_wanted(remotely(turn, &agent, &vm)).await??,
+        None => turn.while_wanted(remotely(turn, &agent, &key, &vm)).await??,
     }
     Ok(turn.on(&vm))
 }
@@ -91,9 +93,9 @@ async fn is_empty(turn: &Turn<'_>, vm: &Vm) -> Result<bool, JobError> {
     Ok(said.stdout.trim() == "nowhere")
 }
 
-async fn remotely(turn: &Turn<'_>, agent: &Agent, vm: &Vm) -> Result<(), JobError> {
+async fn remotely(turn: &Turn<'_>, agent: &Agent, key: &ModelKey, vm: &Vm) -> Result<(), JobError> {
     let kit = &turn.remote(vm.machine.cloud())?.kit;
-    let config = on_machine(agent_config(&turn.app.config, agent)?);
+    let config = on_machine(agent_config(&turn.app.config, agent, key)?);
     let mut session = turn.session(vm).await?;
     kit.install(&mut session, vm.id, &config).await.map_err(|error| graded(turn, error))?;
     session.close().await;

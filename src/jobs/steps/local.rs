@@ -4,6 +4,7 @@
 
 use super::{Done, Effect};
 use crate::agents::Agent;
+use crate::agents::keys::ModelKey;
 use crate::cloud::local::{self, LocalError, Site};
 use crate::cloud::store::LocalVm;
 use crate::jobs::error::JobError;
@@ -11,10 +12,10 @@ use crate::jobs::model::Step;
 use crate::jobs::turn::Turn;
 
 /// Writes the agent's configuration, after stopping the agent if one runs. Whether nothing that it remembers is there.
-pub async fn install(turn: &Turn<'_>, agent: &Agent, vm: &LocalVm) -> Result<bool, JobError> {
+pub async fn install(turn: &Turn<'_>, agent: &Agent, key: &ModelKey, vm: &LocalVm) -> Result<bool, JobError> {
     let site = Site::of(vm)?;
     local::program(&turn.app.config)?;
-    let config = local::agent_config(&turn.app.config, agent, &site, vm.port)?;
+    let config = local::agent_config(&turn.app.config, agent, key, &site, vm.port)?;
     site.install(&config).await?;
     Ok(!config.db_path.exists())
 }
@@ -24,23 +25,38 @@ pub async fn start(turn: &Turn<'_>) -> Result<Done, JobError> {
     let (vm, agent) = (turn.vm().await?, turn.agent().await?);
     let Some(place) = vm.local() else { return Ok(turn.on(&vm)) };
     match ensure_started(turn, &agent, &place).await? {
-        None => Ok(turn.on(&vm)),
-        Some(moved) => Ok(turn.to(Step::Install, Effect::Moved(moved))),
+        Started::Running => Ok(turn.on(&vm)),
+        Started::Outdated => Ok(turn.to(Step::Install, Effect::Nothing)),
+        Started::Moved(moved) => Ok(turn.to(Step::Install, Effect::Moved(moved))),
     }
 }
 
-/// Starts the agent if it does not run. If its port was taken by another program it is not started, and gets the port
-/// that is returned.
-pub async fn ensure_started(turn: &Turn<'_>, agent: &Agent, vm: &LocalVm) -> Result<Option<LocalVm>, JobError> {
+/// What came of starting an agent.
+pub enum Started {
+    /// It runs.
+    Running,
+    /// It does not: it is to run on another key than the one that was installed.
+    Outdated,
+    /// It does not: its port was taken by another program, and it gets this one.
+    Moved(LocalVm),
+}
+
+/// Starts the agent if it does not run.
+pub async fn ensure_started(turn: &Turn<'_>, agent: &Agent, vm: &LocalVm) -> Result<Started, JobError> {
+    // Starting writes the configuration anew.
+    let key = turn.key(agent).await?;
+    if turn.job.state.key.unwrap_or(0) != key.version {
+        return Ok(Started::Outdated);
+    }
     let site = Site::of(vm)?;
     let program = local::program(&turn.app.config)?;
-    let config = local::agent_config(&turn.app.config, agent, &site, vm.port)?;
+    let config = local::agent_config(&turn.app.config, agent, &key, &site, vm.port)?;
     match site.start(&program, &config).await {
-        Ok(()) => Ok(None),
+        Ok(()) => Ok(Started::Running),
         Err(LocalError::PortTaken(_)) => {
             let port = local::free_port()
                 .map_err(|error| JobError::retry("the server has no room for it at the moment", error))?;
-            Ok(Some(LocalVm { port, ..vm.clone() }))
+            Ok(Started::Moved(LocalVm { port, ..vm.clone() }))
         }
         Err(error) => Err(error.into()),
     }

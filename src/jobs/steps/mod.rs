@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::error::JobError;
 use super::model::{State, Step};
 use super::turn::Turn;
+use crate::agents::keys::{self, KeyError, ModelKey};
 use crate::agents::{self, Agent};
 use crate::cloud::aleph::Execution;
 use crate::cloud::store::{self as vms, LocalVm, Machine, Vm};
@@ -90,6 +91,15 @@ impl Turn<'_> {
     async fn agent(&self) -> Result<Agent, JobError> {
         let id = self.job.agent_id.ok_or_else(Self::lost_machine)?;
         agents::store::get(&mut *self.app.db.acquire().await?, id).await?.ok_or_else(Self::lost_machine)
+    }
+
+    /// The key that the agent is to run on.
+    async fn key(&self, agent: &Agent) -> Result<ModelKey, JobError> {
+        let key = keys::of_agent(&mut *self.app.db.acquire().await?, &self.app.config, agent).await;
+        key.map_err(|error| match error {
+            KeyError::Database(error) => error.into(),
+            KeyError::Undecryptable(error) => error.into(),
+        })
     }
 
     /// Where the machine's SSH server is at this moment: ports move.

@@ -1,7 +1,7 @@
 //! `/list`, `/manage`, `/delete` and their buttons.
 
 use super::{Handled, Handler, Pressed, Speaker};
-use crate::agents::service;
+use crate::agents::{Agent, links, service};
 use crate::telegram::texts::{self, Message};
 use crate::wake::Queue;
 
@@ -19,14 +19,19 @@ pub(super) async fn show_list(handler: &mut Handler<'_>, speaker: &Speaker, pres
 
 async fn listing(handler: &mut Handler<'_>, speaker: &Speaker) -> sqlx::Result<Message> {
     let owner = speaker.user.id;
-    let agents = service::owned(handler.conn, owner).await.or_else(database_error)?;
+    let agents = owned(handler, speaker).await?;
     let slots = service::slots(handler.conn, handler.app, owner).await.or_else(database_error)?;
     let standings = service::standings(handler.conn, &agents).await.or_else(database_error)?;
     Ok(texts::list(&agents, &standings, slots, speaker.conversation.agent.as_ref().map(|agent| agent.id)))
 }
 
+/// The speaker's agents.
+pub(super) async fn owned(handler: &mut Handler<'_>, speaker: &Speaker) -> sqlx::Result<Vec<Agent>> {
+    service::owned(handler.conn, speaker.user.id).await.or_else(database_error)
+}
+
 /// Where the service can only fail by the database.
-fn database_error<T>(error: service::ServiceError) -> sqlx::Result<T> {
+pub(super) fn database_error<T>(error: service::ServiceError) -> sqlx::Result<T> {
     Err(match error {
         service::ServiceError::Database(error) => error,
         other => sqlx::Error::Protocol(other.to_string()),
@@ -53,7 +58,9 @@ async fn card(handler: &mut Handler<'_>, speaker: &Speaker, id: i64) -> sqlx::Re
         Ok(agent) => {
             let username = crate::telegram::setup::username(handler.conn, speaker.place.bot_id).await?;
             let standing = service::standing(handler.conn, &agent).await.or_else(database_error)?;
-            Ok(texts::card(&agent, &standing, &username, &handler.app.config.models))
+            let config = &handler.app.config;
+            let link = links::ready_link(handler.conn, &config.vault, &username, &agent).await?;
+            Ok(texts::card(&agent, &standing, link.as_deref(), &config.models))
         }
         Err(error) => Handler::refusal(error),
     }
@@ -64,7 +71,7 @@ pub(super) async fn delete(handler: &mut Handler<'_>, speaker: &Speaker, argumen
     if !argument.is_empty() {
         return ask_delete(handler, speaker, None, number(argument)).await;
     }
-    let agents = service::owned(handler.conn, speaker.user.id).await.or_else(database_error)?;
+    let agents = owned(handler, speaker).await?;
     handler.say(speaker.place, texts::delete_which(&agents)).await
 }
 

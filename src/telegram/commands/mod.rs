@@ -1,17 +1,29 @@
 //! Handlers: from an update and rows to row changes, calls, jobs and turns. They take milliseconds and wait for nothing
 //! but the database, within the transaction that ends their update.
 
+mod account;
 mod agents;
+mod chat;
+mod command;
 mod create;
+mod flood;
+mod invite;
+mod overview;
+mod privacy;
 mod relay;
+mod share;
+mod soul;
 mod start;
 mod upkeep;
 
 use sqlx::PgConnection;
 
+pub(super) use self::account::{deletion, holds_key};
+use self::command::Command;
 use super::callback::Press;
-use super::conversation::{self, Conversation};
+use super::conversation::{self, Conversation, Dialogue};
 use super::outbox::{self, Call};
+use super::reach;
 use super::text::{Place, edit_message, send_message};
 use super::texts;
 use super::update::{CallbackQuery, ChatMemberUpdated, Message, Update, User};
@@ -29,12 +41,14 @@ pub struct Handler<'a> {
     /// The transaction that ends the update.
     pub conn: &'a mut PgConnection,
     woken: Vec<Queue>,
+    /// Whether nothing is said any more: who writes too much would be answered too much.
+    silent: bool,
 }
 
 impl<'a> Handler<'a> {
     /// A handler of one update.
     pub fn new(app: &'a App, conn: &'a mut PgConnection) -> Self {
-        Self { app, conn, woken: Vec::new() }
+        Self { app, conn, woken: Vec::new(), silent: false }
     }
 
     /// The queues to wake once the transaction is committed.
@@ -55,8 +69,11 @@ impl<'a> Handler<'a> {
         outbox::enqueue(self.conn, call).await
     }
 
-    /// Says something.
+    /// Says something, unless whoever would hear it has been told too much already.
     pub async fn say(&mut self, place: Place, (text, buttons): texts::Message) -> Handled {
+        if self.silent {
+            return Ok(());
+        }
         let call = Call::reply(place.bot_id, place.chat_id, &send_message(place, &text, buttons));
         self.call(&call).await.map(drop)
     }
@@ -67,6 +84,12 @@ impl<'a> Handler<'a> {
         let Some(message_id) = pressed.message_id else { return self.say(place, (text, buttons)).await };
         let call = Call::reply(place.bot_id, place.chat_id, &edit_message(place, message_id, &text, buttons));
         self.call(&call).await.map(drop)
+    }
+
+    /// Begins a dialogue, ending any other; its number. Who was creating an agent is told that this is over.
+    pub async fn begin(&mut self, speaker: &Speaker, dialogue: &Dialogue) -> sqlx::Result<i64> {
+        create::give_up(self, speaker).await?;
+        conversation::begin_dialogue(self.conn, speaker.place.bot_id, speaker.place.chat_id, dialogue).await
     }
 
     /// The words for what the agent service refused; a database error goes on up.
@@ -106,28 +129,91 @@ pub async fn route(handler: &mut Handler<'_>, update: &Update) -> sqlx::Result<b
         on_press(handler, query).await?;
     } else if let Some(change) = &update.my_chat_member {
         on_membership(handler, change).await?;
-    } else if update.edited_message.is_none() {
+    } else if let Some(message) = &update.edited_message {
+        on_edit(handler, message).await?;
+    } else {
         return Ok(false);
     }
-    // An edit changes nothing: the agent has answered what was said.
     Ok(true)
 }
 
 async fn on_message(handler: &mut Handler<'_>, message: &Message) -> Handled {
+    let caption = || message.caption.as_deref().and_then(Command::parse).filter(account::is_login);
+    let command = message.text.as_deref().and_then(Command::parse).or_else(caption);
+    let Some(speaker) = speaker(handler, message).await? else {
+        return match message.chat.is_private() {
+            true => Ok(()),
+            false if account::holds_key(message, None) => {
+                account::key_in_group(handler, place(handler, message), message).await
+            }
+            false => on_group(handler, place(handler, message)).await,
+        };
+    };
+    if account::holds_key(message, speaker.conversation.dialogue.as_ref()) {
+        // Before anything else has a say: it must not stay there.
+        account::delete(handler, speaker.place, message).await?;
+    }
+    if flood::is_over(handler, &speaker) {
+        if !command.as_ref().is_some_and(Command::always_works) {
+            return flood::tell(handler, &speaker).await;
+        }
+        // It has its effect, but no answer: those count, too.
+        handler.silent = flood::is_told(handler, &speaker);
+    }
+    if speaker.conversation.account.being_forgotten {
+        return handler.say(speaker.place, texts::being_forgotten()).await;
+    }
+    match (command, &message.text) {
+        (Some(command), _) => on_command(handler, &speaker, message, command).await,
+        (None, _) if speaker.conversation.dialogue.is_none() => relay::on_message(handler, &speaker, message).await,
+        (None, Some(text)) => on_answer(handler, &speaker, message, text).await,
+        (None, None) if message.content.is_service() => Ok(()),
+        (None, None) => handler.say(speaker.place, texts::only_text()).await,
+    }
+}
+
+/// A message that its author changed. Commands and answers within a dialogue have had their effect.
+async fn on_edit(handler: &mut Handler<'_>, message: &Message) -> Handled {
+    let holds_key = account::holds_key(message, None);
+    if !holds_key && message.text.as_deref().is_some_and(|text| Command::parse(text).is_some()) {
+        return Ok(());
+    }
+    let Some(speaker) = speaker(handler, message).await? else {
+        return match holds_key {
+            true => account::key_in_group(handler, place(handler, message), message).await,
+            false => Ok(()),
+        };
+    };
+    if holds_key {
+        handler.silent = flood::is_over(handler, &speaker);
+        return account::key_in_edit(handler, &speaker, message).await;
+    }
+    if speaker.conversation.account.being_forgotten {
+        return Ok(());
+    }
+    if flood::is_over(handler, &speaker) {
+        return flood::tell(handler, &speaker).await;
+    }
+    relay::on_edit(handler, &speaker, message).await
+}
+
+fn place(handler: &Handler<'_>, message: &Message) -> Place {
     let thread_id = message.message_thread_id.filter(|_| message.is_topic_message);
-    let place = Place { bot_id: handler.app.bot_id, chat_id: message.chat.id, thread_id };
-    if !message.chat.is_private() {
-        return on_group(handler, place).await;
+    Place { bot_id: handler.app.bot_id, chat_id: message.chat.id, thread_id }
+}
+
+/// Who wrote a private message; none if no person did.
+async fn speaker(handler: &mut Handler<'_>, message: &Message) -> sqlx::Result<Option<Speaker>> {
+    let place = place(handler, message);
+    let Some(user) = message.from.clone().filter(|user| !user.is_bot && message.chat.is_private()) else {
+        return Ok(None);
+    };
+    let mut conversation = conversation::load(handler.conn, place.bot_id, place.chat_id, &user).await?;
+    if conversation.dialogue.as_ref().is_some_and(|dialogue| dialogue.is_over(message.date)) {
+        conversation::set_dialogue(handler.conn, place.bot_id, place.chat_id, None).await?;
+        conversation.dialogue = None;
     }
-    let Some(user) = message.from.clone().filter(|user| !user.is_bot) else { return Ok(()) };
-    let conversation = conversation::load(handler.conn, place.bot_id, place.chat_id, &user).await?;
-    let speaker = Speaker { place, user, conversation };
-    let Some(text) = &message.text else { return handler.say(place, texts::only_text()).await };
-    match Command::parse(text) {
-        Some(command) => on_command(handler, &speaker, command).await,
-        None if speaker.conversation.dialogue.is_some() => create::on_text(handler, &speaker, text).await,
-        None => relay::on_text(handler, &speaker, text).await,
-    }
+    Ok(Some(Speaker { place, user, conversation }))
 }
 
 async fn on_group(handler: &mut Handler<'_>, place: Place) -> Handled {
@@ -140,41 +226,52 @@ async fn on_group(handler: &mut Handler<'_>, place: Place) -> Handled {
 async fn on_membership(handler: &mut Handler<'_>, change: &ChatMemberUpdated) -> Handled {
     let place = Place { bot_id: handler.app.bot_id, chat_id: change.chat.id, thread_id: None };
     let there = !matches!(change.new_chat_member.status.as_str(), "kicked" | "left");
-    conversation::set_reachable(handler.conn, place.bot_id, place.chat_id, there).await?;
+    match there {
+        true => conversation::set_reachable(handler.conn, place.bot_id, place.chat_id, true).await?,
+        false => reach::lost(handler.conn, place.bot_id, place.chat_id).await?,
+    }
     if there && !change.chat.is_private() && change.chat.kind != "channel" {
         on_group(handler, place).await?;
     }
     Ok(())
 }
 
-/// A command and what follows it.
-#[derive(Debug, PartialEq, Eq)]
-struct Command<'a> {
-    name: String,
-    argument: &'a str,
-}
-
-impl<'a> Command<'a> {
-    /// `/name argument` or `/name@bot argument`.
-    fn parse(text: &'a str) -> Option<Self> {
-        let rest = text.strip_prefix('/')?;
-        let (word, argument) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-        let name = word.split_once('@').map_or(word, |(name, _)| name);
-        let plausible = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        // A path or a lone slash is something said, not a command.
-        plausible.then(|| Self { name: name.to_ascii_lowercase(), argument: argument.trim() })
+/// Words within a dialogue.
+async fn on_answer(handler: &mut Handler<'_>, speaker: &Speaker, message: &Message, text: &str) -> Handled {
+    match &speaker.conversation.dialogue {
+        Some(Dialogue::Key) => account::on_key(handler, speaker, text).await,
+        Some(Dialogue::Soul { agent_id }) => soul::on_text(handler, speaker, message, *agent_id, text).await,
+        Some(Dialogue::SoulRest { agent_id, before, cut }) => {
+            soul::on_rest(handler, speaker, message, (*agent_id, *before, *cut), text).await
+        }
+        Some(Dialogue::Invite) => invite::on_code(handler, speaker, text).await,
+        Some(Dialogue::LinkLabel { link_id }) => share::on_label(handler, speaker, *link_id, text).await,
+        Some(Dialogue::Forget) => privacy::on_word(handler, speaker, text).await,
+        _ => create::on_text(handler, speaker, message, text).await,
     }
 }
 
-async fn on_command(handler: &mut Handler<'_>, speaker: &Speaker, command: Command<'_>) -> Handled {
+async fn on_command(handler: &mut Handler<'_>, speaker: &Speaker, message: &Message, command: Command<'_>) -> Handled {
     match command.name.as_str() {
         "start" => start::on_start(handler, speaker, command.argument).await,
-        "help" => handler.say(speaker.place, texts::help()).await,
+        "help" => handler.say(speaker.place, texts::help(overview::is_operator(handler, speaker))).await,
         "create" => create::begin(handler, speaker).await,
         "list" => agents::list(handler, speaker).await,
         "manage" => agents::manage(handler, speaker, command.argument).await,
         "delete" => agents::delete(handler, speaker, command.argument).await,
-        "soul" => upkeep::soul(handler, speaker, command.argument).await,
+        "login" => account::login(handler, speaker, command.argument).await,
+        "logout" => account::logout(handler, speaker).await,
+        "account" => account::account(handler, speaker).await,
+        "verbose" => account::verbose(handler, speaker, command.argument).await,
+        "privacy" => privacy::privacy(handler, speaker).await,
+        "forgetme" => privacy::forget_me(handler, speaker).await,
+        "invite" => invite::invite(handler, speaker).await,
+        "dashboard" => overview::dashboard(handler, speaker).await,
+        "pool" => overview::pool(handler, speaker).await,
+        "share" => share::share(handler, speaker, command.argument).await,
+        "stop" => chat::stop(handler, speaker).await,
+        "new" => chat::new(handler, speaker).await,
+        "soul" => soul::soul(handler, speaker, message, command.argument).await,
         "update" => upkeep::update(handler, speaker, command.argument).await,
         "repair" => upkeep::repair(handler, speaker, command.argument).await,
         "cancel" => create::cancel(handler, speaker).await,
@@ -195,10 +292,17 @@ async fn on_press(handler: &mut Handler<'_>, query: &CallbackQuery) -> Handled {
         Ok(press) if private => {
             let user = query.from.clone();
             let conversation = conversation::load(handler.conn, place.bot_id, place.chat_id, &user).await?;
-            on_known_press(handler, &Speaker { place, user, conversation }, &pressed, press).await?
+            let speaker = Speaker { place, user, conversation };
+            if speaker.conversation.account.being_forgotten {
+                Some(texts::BEING_FORGOTTEN)
+            } else if flood::is_over(handler, &speaker) && !matches!(press, Press::StopTurn(_)) {
+                Some(flood::on_press(handler, &speaker).await?)
+            } else {
+                on_known_press(handler, &speaker, &pressed, press).await?
+            }
         }
-        Ok(_) => Some("I only work in private chats."),
-        Err(_) => Some("This button does nothing any more."),
+        Ok(_) => Some(texts::PRIVATE_ONLY),
+        Err(_) => Some(texts::DEAD_BUTTON),
     };
     // Outside the chat's order: the button's spinner must not wait for messages.
     let answer = texts::answer_press(&pressed.query_id, notice);
@@ -215,7 +319,7 @@ async fn on_known_press(
     match press {
         Press::Create => create::begin(handler, speaker).await?,
         Press::List => agents::show_list(handler, speaker, pressed).await?,
-        Press::Help => handler.say(speaker.place, texts::help()).await?,
+        Press::Help => handler.say(speaker.place, texts::help(overview::is_operator(handler, speaker))).await?,
         Press::Chat(id) => start::enter(handler, speaker, id).await?,
         Press::Manage(id) => agents::show_card(handler, speaker, pressed, id).await?,
         Press::Delete(id) => agents::ask_delete(handler, speaker, Some(pressed), id).await?,
@@ -228,25 +332,16 @@ async fn on_known_press(
         Press::ConfirmBeginAnew(id) => upkeep::begin_anew(handler, speaker, Some(pressed), id).await?,
         Press::Update(id) => upkeep::update_now(handler, speaker, id).await?,
         Press::RetryTurn(id) => return relay::retry(handler, speaker, pressed, id).await,
+        Press::StopTurn(id) => return chat::stop_turn(handler, speaker, id).await,
+        Press::NewChat(id) => return chat::new_confirmed(handler, speaker, pressed, id).await,
+        Press::KeepChat => chat::kept(handler, speaker, pressed).await?,
+        Press::Soul(press) => return soul::on_press(handler, speaker, pressed, press).await,
+        Press::Share(press) => return share::on_press(handler, speaker, pressed, press).await,
+        Press::Account(press) => return account::on_press(handler, speaker, pressed, press).await,
+        Press::Overview(press) => return overview::on_press(handler, speaker, pressed, press).await,
         Press::Dialogue { id, step, choice } => {
             return create::on_press(handler, speaker, pressed, id, &step, &choice).await;
         }
     }
     Ok(None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_are_told_from_words() {
-        let command = |name: &str, argument| Some(Command { name: name.into(), argument });
-        assert_eq!(Command::parse("/start agent_42"), command("start", "agent_42"));
-        assert_eq!(Command::parse("/HELP@baal_bot"), command("help", ""));
-        assert_eq!(Command::parse("/delete\n 7 "), command("delete", "7"));
-        for words in ["hello", "/", "/usr/bin/env", " /start", "/é", "//"] {
-            assert_eq!(Command::parse(words), None, "{words}");
-        }
-    }
 }

@@ -1,34 +1,76 @@
-//! Words for an agent: they become a turn, with agent and role fixed at this moment.
+//! Words and files for an agent: they become part of a turn, with agent, role and link fixed at this moment.
+
+use std::time::Duration;
 
 use baal_protocol::Role;
 use uuid::Uuid;
 
 use super::{Handled, Handler, Pressed, Speaker};
-use crate::agents::{Status, service};
+use crate::agents::Status;
+use crate::agents::access::{Access, Refusal};
+use crate::clock;
+use crate::telegram::content::{self, Content};
+use crate::telegram::conversation::{self, CurrentAgent};
+use crate::telegram::cut::cut;
 use crate::telegram::texts;
-use crate::turns::store::{self, NewTurn, Request};
+use crate::telegram::update::Message;
+use crate::turns::queue::{self, Enqueued, NewTurn};
+use crate::turns::request::{Part, Request};
 use crate::wake::Queue;
 
-/// A text to the agent being talked to.
-pub(super) async fn on_text(handler: &mut Handler<'_>, speaker: &Speaker, text: &str) -> Handled {
+/// How long an album, and a text that the client may have cut, waits for its other parts.
+const OTHER_PARTS: Duration = Duration::from_secs(1);
+
+/// A message for the agent being talked to.
+pub(super) async fn on_message(handler: &mut Handler<'_>, speaker: &Speaker, message: &Message) -> Handled {
+    let content = content::read(message);
+    if content.is_service {
+        return Ok(());
+    }
     let Some(agent) = &speaker.conversation.agent else {
         return handler.say(speaker.place, texts::nobody_to_talk_to()).await;
     };
-    let there = !matches!(agent.status, Status::Deleting | Status::Deleted);
-    // Its owner may have closed it since this chat was opened.
-    if there && !service::open_to(agent.owner_id, agent.visibility, agent.status, speaker.user.id) {
-        return handler.say(speaker.place, texts::closed(&agent.name)).await;
+    if let Some(trouble) = &content.trouble {
+        handler.say(speaker.place, texts::cannot_be_passed_on(trouble)).await?;
     }
-    if agent.status != Status::Running {
-        let words = texts::agent_not_running(&agent.name, agent.status.as_str());
-        return handler.say(speaker.place, texts::refused(&words)).await;
-    }
-    let request = Request {
-        message: text.to_owned(),
-        name: speaker.user.name().into_owned(),
-        language_code: speaker.user.language_code.clone(),
+    let wait = if content.may_have_more { OTHER_PARTS } else { Duration::ZERO };
+    let Some(part) = part(speaker, message, content) else { return Ok(()) };
+    let asked = Asking { parts: &[part], edit_of: None, album: message.media_group_id.as_deref(), wait };
+    ask(handler, speaker, agent, &asked).await.map(drop)
+}
+
+/// A message that its author changed: what an agent may have seen already is told to it anew.
+pub(super) async fn on_edit(handler: &mut Handler<'_>, speaker: &Speaker, message: &Message) -> Handled {
+    let who = (speaker.place, speaker.user.id);
+    // A live location is edited all the time; only words and files are told.
+    let Some(part) = part(speaker, message, content::read(message)).filter(|_| !message.is_live()) else {
+        return Ok(());
     };
-    enqueue(handler, speaker, agent.id, agent.owner_id, &request).await.map(drop)
+    if queue::edit_waiting(handler.conn, &handler.app.config.vault, who, &part).await? {
+        return Ok(());
+    }
+    let Some((turn, agent_id)) = queue::turn_of(handler.conn, who, message.message_id).await? else { return Ok(()) };
+    // What another agent was told meanwhile is none of this one's business, and its answer would come out of the blue.
+    let Some(agent) = speaker.conversation.agent.as_ref().filter(|agent| agent.id == agent_id) else { return Ok(()) };
+    let asked = Asking { parts: &[part], edit_of: Some(turn), album: None, wait: Duration::ZERO };
+    ask(handler, speaker, agent, &asked).await.map(drop)
+}
+
+/// What of a message an agent gets; none if there is nothing in it for one.
+fn part(speaker: &Speaker, message: &Message, content: Content) -> Option<Part> {
+    let nothing = content.words.trim().is_empty() && content.file.is_none();
+    (!nothing).then(|| Part {
+        request: Request {
+            message: content.words,
+            name: speaker.user.name().into_owned(),
+            language_code: speaker.user.language_code.clone(),
+        },
+        message_id: Some(message.message_id),
+        sent_at: message.date,
+        // The words may begin with a quotation, which its author did not write.
+        cut: message.text.as_deref().and_then(|own| cut(message, own)),
+        file: content.file,
+    })
 }
 
 /// Asks once more what failed. Returns what to show the presser for a moment.
@@ -39,46 +81,86 @@ pub(super) async fn retry(
     turn: Uuid,
 ) -> sqlx::Result<Option<&'static str>> {
     let vault = &handler.app.config.vault;
-    let Some(retried) = store::failed_request(handler.conn, vault, turn, speaker.user.id).await? else {
-        return Ok(Some("That was already tried again, or is too long ago."));
+    let Some(retried) = queue::failed_request(handler.conn, vault, turn, speaker.user.id).await? else {
+        return Ok(Some(texts::TRIED_ALREADY));
     };
-    match service::open(handler.conn, speaker.user.id, retried.agent_id).await {
-        Ok(agent) => {
-            if !enqueue(handler, speaker, agent.id, agent.owner_id, &retried.request).await? {
-                return Ok(None);
-            }
-            store::drop_request(handler.conn, turn).await?;
-            Ok(Some("Asking again…"))
-        }
-        Err(error) => {
-            let words = Handler::refusal(error)?;
-            handler.say(pressed.place, words).await?;
-            Ok(None)
-        }
+    let Some(agent) = conversation::agent_for(handler.conn, retried.agent_id, speaker.user.id).await? else {
+        handler.say(pressed.place, texts::no_such_agent()).await?;
+        return Ok(None);
+    };
+    let asked = Asking { parts: &retried.parts, edit_of: retried.edit_of, album: None, wait: Duration::ZERO };
+    if !ask(handler, speaker, &agent, &asked).await? {
+        return Ok(None);
     }
+    queue::drop_request(handler.conn, turn).await?;
+    Ok(Some(texts::ASKING_AGAIN))
 }
 
-/// Queues a turn; `false` if the user has been told that the day's messages are used up.
-async fn enqueue(
+/// What an agent is to be asked.
+struct Asking<'a> {
+    parts: &'a [Part],
+    edit_of: Option<Uuid>,
+    album: Option<&'a str>,
+    wait: Duration,
+}
+
+/// Queues messages for an agent; `false` if the user has been told why not.
+async fn ask(
     handler: &mut Handler<'_>,
     speaker: &Speaker,
-    agent_id: i64,
-    owner_id: i64,
-    request: &Request,
+    agent: &CurrentAgent,
+    asking: &Asking<'_>,
 ) -> sqlx::Result<bool> {
-    let config = &handler.app.config;
-    let turn = NewTurn {
-        place: speaker.place,
-        agent_id,
-        user_id: speaker.user.id,
-        role: if owner_id == speaker.user.id { Role::Owner } else { Role::Visitor },
-        request,
-        daily_limit: config.free_tier_daily_messages,
-    };
-    let queued = store::enqueue(handler.conn, &config.vault, &turn).await?.is_some();
-    match queued {
-        true => handler.wake(Queue::Turns),
-        false => handler.say(speaker.place, texts::limit_reached(config.free_tier_daily_messages)).await?,
+    let place = speaker.place;
+    if let Some(why_not) = why_not(speaker, agent) {
+        handler.say(place, why_not).await?;
+        return Ok(false);
     }
-    Ok(queued)
+    let config = &handler.app.config;
+    let visit = match agent.access {
+        Access::Visitor(visit) => Some(visit),
+        Access::Owner | Access::Refused(_) => None,
+    };
+    let turn = NewTurn {
+        place,
+        agent_id: agent.id,
+        user_id: speaker.user.id,
+        role: if visit.is_some() { Role::Visitor } else { Role::Owner },
+        link_id: visit.and_then(|visit| visit.link_id),
+        tools: visit.is_none_or(|visit| visit.tools),
+        parts: asking.parts,
+        edit_of: asking.edit_of,
+        album: asking.album,
+        wait: asking.wait,
+        free_limit: agent.free.then_some(config.free_tier_daily_messages),
+        per_day: visit.and_then(|visit| visit.per_day),
+    };
+    let refused = match queue::enqueue(handler.conn, &config.vault, &turn).await? {
+        Enqueued::Queued(_) => {
+            handler.wake(Queue::Turns);
+            return Ok(true);
+        }
+        Enqueued::FreeUsedUp => texts::limit_reached(config.free_tier_daily_messages, clock::now(handler.conn).await?),
+        Enqueued::LinkUsedUp => {
+            texts::link_limit_reached(&agent.name, turn.per_day.unwrap_or_default(), clock::now(handler.conn).await?)
+        }
+    };
+    handler.say(place, refused).await?;
+    Ok(false)
+}
+
+/// Why a message does not reach this agent now, in words for who wrote it.
+fn why_not(speaker: &Speaker, agent: &CurrentAgent) -> Option<texts::Message> {
+    if speaker.conversation.account.being_forgotten {
+        return Some(texts::being_forgotten());
+    }
+    let owner = agent.owner_id == speaker.user.id;
+    match (agent.access, agent.status) {
+        // What is gone is told as such, whoever it was open to.
+        (_, status @ (Status::Deleting | Status::Deleted)) => Some(texts::not_running(agent, status, owner)),
+        (Access::Refused(Refusal::Unknown), _) => Some(texts::shared_no_more(&agent.name, Refusal::Closed)),
+        (Access::Refused(refusal), _) => Some(texts::shared_no_more(&agent.name, refusal)),
+        (_, Status::Running) => agent.paused.as_deref().map(|why| texts::paused(agent, why, owner)),
+        (_, status) => Some(texts::not_running(agent, status, owner)),
+    }
 }

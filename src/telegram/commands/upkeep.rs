@@ -1,52 +1,21 @@
-//! `/soul`, `/update`, `/repair` and their buttons.
+//! `/update`, `/repair` and their buttons.
 
 use super::agents::number;
+use super::agents::owned;
+use super::soul::id_and_words;
 use super::{Handled, Handler, Pressed, Speaker};
-use crate::agents::service::{self, Change, TakenUp};
+use crate::agents::service::{self, TakenUp};
 use crate::agents::{Agent, Status, store};
-use crate::telegram::markdown::{MESSAGE_LIMIT, utf16_len};
 use crate::telegram::texts;
 use crate::wake::Queue;
-
-/// `/soul`: explains itself; with a number, shows that agent's personality; with words behind it, changes it to these.
-pub(super) async fn soul(handler: &mut Handler<'_>, speaker: &Speaker, argument: &str) -> Handled {
-    let place = speaker.place;
-    let (id, words) = id_and_words(argument);
-    if id.is_empty() {
-        return handler.say(place, texts::soul_usage()).await;
-    }
-    let (owner, id) = (speaker.user.id, number(id));
-    if words.is_empty() {
-        let messages = match service::get_owned(handler.conn, owner, id).await {
-            Ok(agent) => texts::soul(&agent),
-            Err(error) => vec![Handler::refusal(error)?],
-        };
-        for message in messages {
-            handler.say(place, message).await?;
-        }
-        return Ok(());
-    }
-    let change = Change { system_prompt: Some(words.to_owned()), ..Change::default() };
-    let message = match service::change(handler.conn, handler.app, owner, id, change).await {
-        Ok(changed) => {
-            tracing::info!(
-                agent.id = id,
-                user.id = owner,
-                version = changed.agent.wanted_version,
-                "a personality was changed"
-            );
-            wake(handler);
-            texts::soul_changed(&changed, is_cut(words))
-        }
-        Err(error) => Handler::refusal(error)?,
-    };
-    handler.say(place, message).await
-}
 
 /// `/update`.
 pub(super) async fn update(handler: &mut Handler<'_>, speaker: &Speaker, argument: &str) -> Handled {
     match argument {
-        "" => handler.say(speaker.place, texts::update_usage()).await,
+        "" => {
+            let agents = owned(handler, speaker).await?;
+            handler.say(speaker.place, texts::update_which(&agents)).await
+        }
         argument => update_now(handler, speaker, number(argument)).await,
     }
 }
@@ -72,7 +41,8 @@ pub(super) async fn update_now(handler: &mut Handler<'_>, speaker: &Speaker, id:
 /// `/repair`: whoever types it wants it.
 pub(super) async fn repair(handler: &mut Handler<'_>, speaker: &Speaker, argument: &str) -> Handled {
     if argument.is_empty() {
-        return handler.say(speaker.place, texts::repair_usage()).await;
+        let agents = owned(handler, speaker).await?;
+        return handler.say(speaker.place, texts::repair_which(&agents)).await;
     }
     let message = match id_and_words(argument) {
         // Three words of one's own typing are as good as an answer to a question.
@@ -190,54 +160,14 @@ fn wake(handler: &mut Handler<'_>) {
     handler.wake(Queue::Outbox);
 }
 
-/// Whether a client may have cut these words off: it sends the rest of what is too long for a message as a second one.
-fn is_cut(words: &str) -> bool {
-    // The command and the number stand before them.
-    (MESSAGE_LIMIT - 64..=MESSAGE_LIMIT).contains(&utf16_len(words))
-}
-
 /// Whether the messages of the agent's jobs appear in this chat.
 fn is_told_here(agent: &Agent, speaker: &Speaker) -> bool {
     (agent.bot_id, agent.chat_id) == (speaker.place.bot_id, speaker.place.chat_id)
 }
 
-/// The number's word and the words behind it, as they were written: over several lines, and indented where they begin
-/// on a line of their own.
-fn id_and_words(argument: &str) -> (&str, &str) {
-    let argument = argument.trim();
-    let Some((id, rest)) = argument.find(char::is_whitespace).map(|end| argument.split_at(end)) else {
-        return (argument, "");
-    };
-    let words = rest.trim_start();
-    let space = &rest[..rest.len() - words.len()];
-    match space.rfind('\n') {
-        Some(line_end) => (id, &rest[line_end + 1..]),
-        None => (id, words),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_personality_is_taken_as_it_was_written() {
-        assert_eq!(id_and_words(""), ("", ""));
-        assert_eq!(id_and_words(" #5 \n"), ("#5", ""));
-        assert_eq!(
-            id_and_words("5 You are  kind.\n\n  - and `$(brief)`\n"),
-            ("5", "You are  kind.\n\n  - and `$(brief)`")
-        );
-        assert_eq!(id_and_words("agent_5\n\n  - first\n  - second"), ("agent_5", "  - first\n  - second"));
-        assert_eq!(id_and_words("5 \u{a0}x /soul 6 y"), ("5", "x /soul 6 y"));
-        assert_eq!(id_and_words("You are kind."), ("You", "are kind."));
-    }
-
-    #[test]
-    fn words_that_fill_a_message_may_be_cut() {
-        let cut = [4_000, 4_085, 4_200].map(|length| is_cut(&"é".repeat(length)));
-        assert_eq!(cut, [false, true, false]);
-    }
 
     #[test]
     fn numbers_are_understood_with_and_without_what_goes_before_them() {

@@ -7,7 +7,7 @@ use pulldown_cmark::{CodeBlockKind, Event, LinkType, Tag, TagEnd};
 use reqwest::Url;
 
 use super::spoiler::{self, Mark};
-use super::table::Table;
+use super::table::{self, Cell, Table};
 use super::writer::Writer;
 use super::{EntityKind, Formatted};
 
@@ -20,9 +20,9 @@ pub(super) fn run(
     events: Vec<(Event<'_>, Range<usize>)>,
     definitions: Vec<(Range<usize>, String)>,
 ) -> Formatted {
-    let mut renderer = Renderer { marks: spoiler::find(source, &events), ..Renderer::default() };
+    let mut renderer = Renderer { source, marks: spoiler::find(source, &events), ..Renderer::default() };
     for (event, range) in events {
-        renderer.event(event, range.start);
+        renderer.event(event, range);
     }
     // Models list their sources as link definitions; what no link uses would be lost.
     let mut unused: Vec<_> =
@@ -46,7 +46,8 @@ struct Link {
 }
 
 #[derive(Default)]
-struct Renderer {
+struct Renderer<'a> {
+    source: &'a str,
     writer: Writer,
     marks: HashMap<usize, Mark>,
     /// URLs of the links seen.
@@ -56,27 +57,28 @@ struct Renderer {
     lists: Vec<Option<u64>>,
     /// The code block being read, with its language.
     code: Option<(String, Option<String>)>,
-    table: Option<Table>,
+    table: Option<Table<'a>>,
 }
 
-impl Renderer {
-    fn event(&mut self, event: Event<'_>, start: usize) {
+impl<'a> Renderer<'a> {
+    fn event(&mut self, event: Event<'a>, range: Range<usize>) {
         if let Some(table) = &mut self.table
             && event != Event::End(TagEnd::Table)
         {
             if let Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) = &event {
                 self.used.insert(dest_url.to_string());
             }
-            return table.event(event);
+            return table.event(event, range, self.source);
         }
         match event {
             Event::Start(tag) => self.start(tag),
             Event::End(tag) => self.end(tag),
             Event::Text(text) => match &mut self.code {
                 Some((code, _)) => code.push_str(&text),
-                None => self.text(&text, start),
+                None => self.text(&text, range.start),
             },
             Event::Code(text) => self.inline_code(&text),
+            Event::InlineHtml(_) if table::is_line_break(&event) => self.writer.line_break(),
             Event::Html(text) | Event::InlineHtml(text) => self.writer.write(&text),
             Event::SoftBreak | Event::HardBreak => self.writer.line_break(),
             Event::Rule => {
@@ -105,7 +107,12 @@ impl Renderer {
             }
             Tag::CodeBlock(kind) => {
                 let language = match kind {
-                    CodeBlockKind::Fenced(info) => language(&info),
+                    CodeBlockKind::Fenced(info) => {
+                        let (language, rest) = split_info(&info);
+                        self.writer.separate(2);
+                        self.writer.write(rest);
+                        language
+                    }
                     CodeBlockKind::Indented => None,
                 };
                 self.code = Some((String::new(), language));
@@ -160,7 +167,10 @@ impl Renderer {
             }
             TagEnd::Table => {
                 if let Some(table) = self.table.take() {
-                    self.pre(&table.text(), None);
+                    match table.records() {
+                        Ok((labels, rows)) => self.records(&labels, rows),
+                        Err(table) => self.pre(&table.text(), None),
+                    }
                 }
             }
             // Its last line brought a line break of its own.
@@ -208,6 +218,39 @@ impl Renderer {
         self.writer.separate(2);
     }
 
+    /// A wide table: an item for each row, with a line for each cell that holds something.
+    fn records(&mut self, labels: &[String], rows: Vec<Vec<Cell<'a>>>) {
+        self.writer.separate(2);
+        for row in rows {
+            let mut cells = row.into_iter().enumerate().filter(|(_, cell)| cell.has_text()).peekable();
+            if cells.peek().is_none() {
+                continue;
+            }
+            self.writer.start_item("• ".to_owned());
+            while let Some((column, cell)) = cells.next() {
+                if let Some(label) = labels.get(column).filter(|label| !label.is_empty()) {
+                    self.writer.write(label.trim_end_matches(':'));
+                    self.writer.write(": ");
+                }
+                // What a row is about is mostly in its first column.
+                if column == 0 {
+                    self.writer.open(EntityKind::Bold, None);
+                }
+                for (event, range) in cell.events {
+                    self.event(event, range);
+                }
+                if column == 0 {
+                    self.writer.close();
+                }
+                if cells.peek().is_some() {
+                    self.writer.line_break();
+                }
+            }
+            self.writer.end_item();
+        }
+        self.writer.separate(2);
+    }
+
     fn open_link(&mut self, url: String, fallback: Option<&str>) {
         let link = Link {
             fallback: fallback.unwrap_or(&url).to_owned(),
@@ -245,9 +288,20 @@ fn is_linkable(url: &str) -> bool {
     })
 }
 
-/// The language named by a fence's info string: its first word, if it can be one.
-fn language(info: &str) -> Option<String> {
-    let word = info.split(|c: char| c.is_whitespace() || matches!(c, ',' | '{' | ':')).next()?;
-    let plain = word.len() <= 32 && word.chars().all(|c| c.is_ascii_alphanumeric() || "+-_#.".contains(c));
-    (plain && !word.is_empty()).then(|| word.to_owned())
+/// A fence's info string as the code's language, its first word if that can be one, and what else is to be seen of it:
+/// a file's name, or words that a model wrote behind the fence. Attributes (`{1,3}`, `title="x"`) are not.
+fn split_info(info: &str) -> (Option<String>, &str) {
+    let info = info.trim();
+    let end = info.find(|c: char| c.is_whitespace() || matches!(c, ',' | '{' | ':')).unwrap_or(info.len());
+    let (word, rest) = info.split_at(end);
+    if word.len() > 32 || !word.chars().all(|c| c.is_ascii_alphanumeric() || "+-_#.".contains(c)) {
+        return (None, info);
+    }
+    let rest = rest.trim_start_matches([',', ':']).trim();
+    let is_attribute = |word: &str| {
+        let pair = word.split_once('=').is_some_and(|(key, value)| !key.is_empty() && !value.is_empty());
+        pair || word.starts_with('{') || word.ends_with('}')
+    };
+    let rest = if rest.split_whitespace().all(is_attribute) { "" } else { rest };
+    ((!word.is_empty()).then(|| word.to_owned()), rest)
 }

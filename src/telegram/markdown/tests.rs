@@ -65,7 +65,9 @@ fn code_ends_the_entities_around_it() {
 fn code_blocks_keep_their_text_and_language() {
     check("```rust\nfn f() {\n    x\n}\n```\nend", "fn f() {\n    x\n}\n\nend", &[pre(0, 16, "rust")]);
     check("```python title=\"a\"\nx\n```", "x", &[pre(0, 1, "python")]);
-    check("``` <script>\nx\n```", "x", &[entity(Pre, 0, 1)]);
+    check("``` <script>\nx\n```", "<script>\n\nx", &[entity(Pre, 10, 1)]);
+    check("```python app.py\nx\n```", "app.py\n\nx", &[pre(8, 1, "python")]);
+    check("```{.rs}\nx\n```", "x", &[entity(Pre, 0, 1)]);
     check("a\n\n    x\n    y", "a\n\nx\ny", &[entity(Pre, 3, 3)]);
     check("```\n**x** <b>\n```", "**x** <b>", &[entity(Pre, 0, 9)]);
 }
@@ -78,6 +80,33 @@ fn an_unfinished_stream_renders_as_far_as_it_goes() {
     check("```", "```", &[]);
     check("#", "#", &[]);
     check("", "", &[]);
+}
+
+#[test]
+fn a_growing_text_shows_no_half_marks() {
+    let cases = [
+        ("a **bo", "a bo", vec![entity(Bold, 2, 2)]),
+        ("a **bo*", "a bo", vec![entity(Bold, 2, 2)]),
+        ("a **", "a", vec![]),
+        ("**a *b", "a b", vec![entity(Bold, 0, 3), entity(Italic, 2, 1)]),
+        ("so `x", "so x", vec![entity(Code, 3, 1)]),
+        ("a ||b", "a b", vec![entity(Spoiler, 2, 1)]),
+        ("a [b](https://x", "a b", vec![]),
+        ("a ![b", "a b", vec![]),
+        ("2 * 3, 5*3, ~5", "2 * 3, 5*3, ~5", vec![]),
+        ("a\n-", "a", vec![]),
+        ("a\n\n|b|c|\n|-", "a", vec![]),
+        ("|b|\n|-|\n|1|\n|2", "b\n─\n1", vec![entity(Pre, 0, 5)]),
+        ("```rust\n", "", vec![]),
+        ("```rust\nx\n``", "x", vec![pre(0, 1, "rust")]),
+        ("- a\n- [", "• a", vec![]),
+        ("a &am", "a", vec![]),
+    ];
+    for (markdown, text, entities) in cases {
+        let wanted: Vec<_> =
+            Some(formatted(text, &entities)).filter(|wanted| !wanted.text.is_empty()).into_iter().collect();
+        assert_eq!(growing(markdown), wanted, "of {markdown:?}");
+    }
 }
 
 #[test]
@@ -94,6 +123,7 @@ fn lists_keep_their_numbers_and_indentation() {
     check("- a\n- b\n  - c\n    d\n- e", "• a\n• b\n  • c\n    d\n• e", &[]);
     check("x\n\n9. a\n10. **b**\n\n    c", "x\n\n9. a\n\n10. b\n\n    c", &[entity(Bold, 13, 1)]);
     check("- [x] a\n- [ ] b", "☑ a\n☐ b", &[]);
+    check("7. [x] a", "7. ☑ a", &[]);
     check("-\n- a", "• \n• a", &[]);
     check("- ```\n  x\n  ```\n- y", "• \nx\n\n• y", &[entity(Pre, 3, 1)]);
     check("- a\n\n  ```\n  x\n  ```", "• a\n\nx", &[entity(Pre, 5, 1)]);
@@ -132,6 +162,21 @@ fn tables_are_aligned_monospaced_text() {
         "Name                Size\n──────────────────  ────\na                      1\n日本 l (https://x)    22\nc",
         &[entity(Pre, 0, 99)],
     );
+}
+
+#[test]
+fn wide_tables_are_records() {
+    check(
+        "|Name|Known for|\n|-|-|\n|Ada|notes on the **analytical** engine and a `program`|\n||nothing|\n|Bob|",
+        "• Name: Ada\n  Known for: notes on the analytical engine and a program\n• Known for: nothing\n• Name: Bob",
+        &[entity(Bold, 8, 3), entity(Bold, 38, 10), entity(Code, 62, 7), entity(Bold, 99, 3)],
+    );
+}
+
+#[test]
+fn what_a_table_has_no_place_for_is_kept() {
+    check("|a|b|\n|-|-|\n|1|2|3|*4*|", "a  b\n─  ─\n1  2  3|*4*", &[entity(Pre, 0, 21)]);
+    check("|a|b|\n|-|-|\n|1<br>2|3|", "a    b\n───  ─\n1 2  3", &[entity(Pre, 0, 20)]);
 }
 
 #[test]
@@ -202,6 +247,15 @@ fn more_than_a_hundred_entities_go_into_several_messages() {
 }
 
 #[test]
+fn a_caption_fits_or_is_a_message_of_its_own() {
+    assert_eq!(caption("a *plan*"), Some(formatted("a plan", &[entity(Italic, 2, 4)])));
+    assert_eq!(caption(" \n"), Some(Formatted::default()));
+    assert_eq!(caption(&"👍".repeat(512)).map(|c| utf16_len(&c.text)), Some(CAPTION_LIMIT));
+    assert_eq!(caption(&"👍".repeat(513)), None);
+    assert_eq!(caption(&"`a` ".repeat(101)), None);
+}
+
+#[test]
 fn hostile_inputs_take_linear_time() {
     let cases = [
         "x".repeat(300_000),
@@ -235,9 +289,12 @@ fn hostile_inputs_take_linear_time() {
     for case in cases {
         let start = Instant::now();
         let parts = messages(&case);
-        // Quadratic time would be minutes here; the bound leaves room for a slow, busy machine.
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}… took {:?}", &case[..8], start.elapsed());
+        // Quadratic time would be many minutes here; the bound leaves room for a slow, busy machine.
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}… took {:?}", &case[..8], start.elapsed());
         check_parts(&parts);
+        let start = Instant::now();
+        check_parts(&growing(&case));
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}… took {:?}", &case[..8], start.elapsed());
     }
 }
 
@@ -333,6 +390,7 @@ proptest! {
     fn any_input_renders_to_valid_entities(markdown in markup()) {
         check_formatted(&render(&markdown));
         check_parts(&messages(&markdown));
+        check_parts(&growing(&markdown));
     }
 
     #[test]

@@ -111,9 +111,10 @@ impl Writer {
         self.marker = Some(marker);
     }
 
-    /// Shows a check box in place of the item's bullet.
+    /// Shows a check box in place of the item's bullet, or behind its number.
     pub fn set_marker(&mut self, marker: &str) {
         match &mut self.marker {
+            Some(old) if old.starts_with(|c: char| c.is_ascii_digit()) => old.push_str(marker),
             Some(old) => *old = marker.to_owned(),
             None => self.write(marker),
         }

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::{BEGIN_ANEW, Message, REPAIR, deployment, excerpt, span};
+use teloxide_core::types::InlineKeyboardButton;
+
+use super::{BEGIN_ANEW, Message, PERSONALITY, REPAIR, deployment, excerpt, no_agents, span, visibility, which};
 use crate::agents::model::{Agent, Status};
 use crate::agents::service::Slots;
 use crate::agents::standing::Standing;
-use crate::config::{Models, Visibility};
-use crate::telegram::callback::Press;
+use crate::config::Models;
+use crate::telegram::callback::{Press, SharePress, SoulPress};
 use crate::telegram::markdown::utf16_len;
 use crate::telegram::text::{Buttons, Text};
 
@@ -21,8 +23,7 @@ const ENTRY: usize = 180;
 /// `/list` and `/manage` without a number.
 pub fn list(agents: &[Agent], standings: &HashMap<i64, Standing>, slots: Slots, current: Option<i64>) -> Message {
     if agents.is_empty() {
-        let text = Text::plain("You have no agents yet.");
-        return (text.done(), vec![vec![Press::Create.button("✨ Create an agent")]]);
+        return no_agents();
     }
     let mut text = Text::bold("Your agents").then(format!(" ({} of {})\n", slots.used, slots.limit));
     let mut buttons = Buttons::new();
@@ -55,8 +56,8 @@ pub fn list(agents: &[Agent], standings: &HashMap<i64, Standing>, slots: Slots, 
     (text.done(), buttons)
 }
 
-/// One agent's card.
-pub fn card(agent: &Agent, standing: &Standing, username: &str, models: &Models) -> Message {
+/// One agent's card; `link`: what opens it for others, if anything does.
+pub fn card(agent: &Agent, standing: &Standing, link: Option<&str>, models: &Models) -> Message {
     let model = models.get(&agent.model).map_or(agent.model.as_str(), |model| &model.name);
     let mut text = Text::plain(format!("{} ", light(agent, standing)))
         .then_bold(&agent.name)
@@ -64,13 +65,10 @@ pub fn card(agent: &Agent, standing: &Standing, username: &str, models: &Models)
     for line in details(agent, standing, 300) {
         text = text.then("\n").then(line);
     }
-    let open_to = match agent.visibility {
-        Visibility::Public => "everyone with the link",
-        Visibility::Unlisted => "you alone",
-    };
-    text = text.then(format!("\nVersion: {}\nModel: {model}\nOpen to: {open_to}", version(agent, standing)));
-    if !username.is_empty() {
-        text = text.then(format!("\nLink: https://t.me/{username}?start=agent_{}", agent.id));
+    let (open_to, _) = visibility(agent.visibility);
+    text = text.then(format!("\nVersion: {}\nModel: {model}\nSharing: {open_to}", version(agent, standing)));
+    if let Some(link) = link.filter(|_| agent.status != Status::Deleting) {
+        text = text.then("\nLink: ").then(link);
     }
     text = text.then("\n\nPersonality:\n").then_quote(excerpt(&agent.system_prompt, 1_500));
     let mut buttons = Buttons::new();
@@ -78,6 +76,7 @@ pub fn card(agent: &Agent, standing: &Standing, username: &str, models: &Models)
     match agent.status {
         Status::Running => {
             buttons.push(vec![Press::Chat(id).button("💬 Chat"), remove]);
+            buttons.push(vec![personality(id), share(id)]);
             buttons.push(vec![Press::Update(id).button("⬆️ Update"), Press::Repair(id).button(REPAIR)]);
         }
         Status::Failed => {
@@ -85,29 +84,36 @@ pub fn card(agent: &Agent, standing: &Standing, username: &str, models: &Models)
             if agent.deployed_version > 0 {
                 buttons.push(vec![Press::BeginAnew(id).button(BEGIN_ANEW)]);
             }
+            buttons.push(vec![personality(id), share(id)]);
         }
-        Status::Provisioning => buttons.push(vec![remove]),
+        Status::Provisioning => {
+            buttons.push(vec![personality(id), share(id)]);
+            buttons.push(vec![remove]);
+        }
         Status::Deleting | Status::Deleted => {}
     }
     buttons.push(vec![Press::List.button("« All agents")]);
     (text.done(), buttons)
 }
 
+fn personality(id: i64) -> InlineKeyboardButton {
+    Press::Soul(SoulPress::Show(id)).button(PERSONALITY)
+}
+
+fn share(id: i64) -> InlineKeyboardButton {
+    Press::Share(SharePress::Open(id)).button("📤 Share")
+}
+
 /// Which agent to delete.
 pub fn delete_which(agents: &[Agent]) -> Message {
-    let deletable: Vec<_> = agents.iter().filter(|agent| agent.status != Status::Deleting).take(20).collect();
-    if deletable.is_empty() {
-        return (Text::plain("You have no agents to delete.").done(), vec![]);
-    }
-    let buttons = deletable
-        .iter()
-        .map(|agent| vec![Press::Delete(agent.id).button(format!("🗑 {} (no. {})", excerpt(&agent.name, 32), agent.id))])
-        .collect();
-    (Text::plain("Which agent do you want to delete?").done(), buttons)
+    which("Which agent do you want to delete?", agents, "🗑", Press::Delete)
 }
 
 /// Whether to delete it.
 pub fn delete_really(agent: &Agent) -> Message {
+    if agent.status == Status::Deleting {
+        return being_deleted(agent);
+    }
     let text = Text::plain("Delete ")
         .then_bold(&agent.name)
         .then(format!(" (no. {})", agent.id))
@@ -127,8 +133,17 @@ pub fn deleting(agent: &Agent) -> Message {
     (text.done(), vec![vec![Press::List.button("🗂 My agents")]])
 }
 
+/// It is too late for anything else.
+pub(super) fn being_deleted(agent: &Agent) -> Message {
+    let text = Text::bold(&agent.name).then(" is being deleted; nothing can be changed.");
+    (text.done(), vec![vec![Press::List.button("🗂 My agents")]])
+}
+
 /// It stays.
 pub fn kept(agent: &Agent) -> Message {
+    if agent.status == Status::Deleting {
+        return being_deleted(agent);
+    }
     (
         Text::plain("👍 ").then_bold(&agent.name).then(" stays.").done(),
         vec![vec![Press::Manage(agent.id).button("🛠 Manage")]],
@@ -136,8 +151,11 @@ pub fn kept(agent: &Agent) -> Message {
 }
 
 /// What there is to say beyond the status, a line each; reasons of at most so many characters.
-fn details(agent: &Agent, standing: &Standing, reason: usize) -> Vec<String> {
+pub(super) fn details(agent: &Agent, standing: &Standing, reason: usize) -> Vec<String> {
     let mut lines = Vec::new();
+    if let Some(paused) = &agent.paused {
+        lines.push(format!("⏸ Paused: {}", excerpt(paused, reason)));
+    }
     if let Some(unwell) = standing.unwell_for {
         lines.push(format!("Hasn't answered for {}", span(unwell)));
     }
@@ -160,8 +178,9 @@ fn version(agent: &Agent, standing: &Standing) -> String {
     }
 }
 
-fn light(agent: &Agent, standing: &Standing) -> &'static str {
+pub(super) fn light(agent: &Agent, standing: &Standing) -> &'static str {
     match agent.status {
+        Status::Running if agent.paused.is_some() => "⏸",
         Status::Running if standing.unwell_for.is_some() => "🟠",
         Status::Running => "🟢",
         Status::Provisioning => "🟡",
@@ -198,17 +217,20 @@ mod tests {
     fn the_card_tells_what_was_last_done_and_what_is_being_done() {
         let models: Models = r#"[{"id":"m","name":"M"}]"#.parse().expect("models");
         let mut ada = agent("Ada");
-        let (text, buttons) = card(&ada, &failed("redeploy", "the disk is full"), "", &models);
+        let (text, buttons) = card(&ada, &failed("redeploy", "the disk is full"), None, &models);
         let told =
             "Updating it failed 2 hours ago while installing it (6 tries): the disk is full. It runs on as before.";
         assert!(text.text.contains(told), "{}", text.text);
         assert!(text.text.contains("\nVersion: 1\n"), "{}", text.text);
-        assert_eq!(labels(&buttons), ["💬 Chat", "🗑 Delete", "⬆️ Update", "🔧 Repair", "« All agents"]);
+        assert_eq!(
+            labels(&buttons),
+            ["💬 Chat", "🗑 Delete", "✏️ Personality", "📤 Share", "⬆️ Update", "🔧 Repair", "« All agents"]
+        );
 
         ada.wanted_version = 2;
         let live = Live { kind: "redeploy".into(), step: "health".into(), place: None };
         let standing = Standing { live: Some(live), unwell_for: Some(Duration::from_secs(300)), last: None };
-        let text = card(&ada, &standing, "", &models).0.text;
+        let text = card(&ada, &standing, None, &models).0.text;
         assert!(text.starts_with("🟠 Ada"), "{text}");
         assert!(
             text.contains("Hasn't answered for 5 minutes\nAt the moment being updated (waiting until it"),
@@ -216,14 +238,23 @@ mod tests {
         );
         assert!(text.contains("Version: 1; 2 is on its way"), "{text}");
 
-        (ada.status, ada.deployed_version) = (Status::Failed, 0);
-        let (text, buttons) = card(&ada, &failed("provision", "no machine"), "", &models);
+        ada.paused = Some("its key was taken back.".into());
+        let link = "https://t.me/bot?start=agent_5";
+        let text = card(&ada, &Standing::default(), Some(link), &models).0.text;
+        assert!(text.starts_with("⏸ Ada") && text.contains("\n⏸ Paused: its key was taken back.\n"), "{text}");
+        assert!(text.contains(&format!("\nSharing: 🌍 Public\nLink: {link}\n")), "{text}");
+
+        (ada.status, ada.deployed_version, ada.paused) = (Status::Failed, 0, None);
+        let (text, buttons) = card(&ada, &failed("provision", "no machine"), None, &models);
         assert!(text.text.contains("Setting it up failed 2 hours ago"), "{}", text.text);
         assert!(text.text.contains("Version: 2, not in place yet"), "{}", text.text);
-        assert_eq!(labels(&buttons), ["🔧 Repair", "🗑 Delete", "« All agents"]);
+        assert_eq!(labels(&buttons), ["🔧 Repair", "🗑 Delete", "✏️ Personality", "📤 Share", "« All agents"]);
         ada.deployed_version = 1;
-        let buttons = card(&ada, &failed("repair", "it is away"), "", &models).1;
-        assert_eq!(labels(&buttons), ["🔧 Repair", "🗑 Delete", "🆕 Begin anew", "« All agents"]);
+        let buttons = card(&ada, &failed("repair", "it is away"), None, &models).1;
+        assert_eq!(
+            labels(&buttons),
+            ["🔧 Repair", "🗑 Delete", "🆕 Begin anew", "✏️ Personality", "📤 Share", "« All agents"]
+        );
     }
 
     #[test]

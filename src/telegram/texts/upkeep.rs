@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Message, excerpt};
+use super::{Message, being_deleted, excerpt, no_agents};
 use crate::agents::model::{Agent, Status};
 use crate::agents::service::{Changed, TakenUp};
 use crate::agents::standing::{Deployment, step_words};
 use crate::cloud::aleph::{Shortage, dollars};
 use crate::telegram::callback::Press;
-use crate::telegram::markdown::{MESSAGE_LIMIT, split};
 use crate::telegram::text::{Buttons, Text};
 
 /// The label of the button that repairs an agent.
@@ -17,8 +16,8 @@ pub const REPAIR: &str = "🔧 Repair";
 /// The label of the button that gives an agent another machine, without what it remembers.
 pub const BEGIN_ANEW: &str = "🆕 Begin anew";
 
-/// UTF-16 units of a personality in one message, below Telegram's 4,096.
-const QUOTED: usize = 3_800;
+/// Agents that a question offers: an operator may allow thousands.
+const PICKED: usize = 20;
 
 /// How long ago something was, in words.
 pub fn ago(age: Duration) -> String {
@@ -34,7 +33,7 @@ pub fn span(time: Duration) -> String {
         3_600..172_800 => (seconds / 3_600, "hour"),
         _ => (seconds / 86_400, "day"),
     };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+    self::count(count as i64, unit)
 }
 
 /// How the last set-up, update or repair went: a sentence, its reason of at most so many characters.
@@ -72,73 +71,42 @@ pub fn deployment(last: &Deployment, agent: &Agent, reason: usize) -> String {
     }
 }
 
-/// `/soul` alone.
-pub fn soul_usage() -> Message {
-    usage(
-        "✏️ To change an agent's personality, send its number and the new words behind /soul, over as many lines as you \
-         like:\n\n/soul 5 You are a patient teacher of mathematics.\n\nWithout words, /soul 5 shows the present ones. \
-         What you talked about with the agent is kept.",
-    )
-}
-
 /// `/update` alone.
-pub fn update_usage() -> Message {
-    usage(
-        "⬆️ To give an agent the newest program, send its number behind /update:\n\n/update 5\n\nWhat it remembers is \
-         kept. If the new program doesn't work, the agent goes back to the one it had.",
-    )
+pub fn update_which(agents: &[Agent]) -> Message {
+    let words = "⬆️ Which agent is to get the newest program? What it remembers is kept. If the new program doesn't work, the \
+                 agent goes back to the one it had.";
+    which(words, agents, "⬆️", Press::Update)
 }
 
 /// `/repair` alone.
-pub fn repair_usage() -> Message {
-    usage(&format!(
-        "🔧 To repair an agent that doesn't answer, send its number behind /repair:\n\n/repair 5\n\n{WHAT_REPAIR_DOES} \
-         To begin anew without being asked: /repair 5 new"
-    ))
+pub fn repair_which(agents: &[Agent]) -> Message {
+    let words = format!(
+        "🔧 Which agent is to be repaired?\n\n{WHAT_REPAIR_DOES} To begin anew without being asked, type the agent's number \
+         and a word: /repair 5 new"
+    );
+    which(&words, agents, "🔧", Press::Repair)
+}
+
+/// Which agent it is about: a question with a button for each.
+pub fn which(question: &str, agents: &[Agent], sign: &str, press: impl Fn(i64) -> Press) -> Message {
+    let usable: Vec<_> = agents.iter().filter(|agent| agent.status != Status::Deleting).collect();
+    if usable.is_empty() {
+        return no_agents();
+    }
+    let button = |agent: &&Agent| {
+        vec![press(agent.id).button(format!("{sign} {} (no. {})", excerpt(&agent.name, 32), agent.id))]
+    };
+    let mut text = Text::plain(question);
+    if usable.len() > PICKED {
+        text = text.then(format!("\n\nThese are the first {PICKED}; of another, type the number behind the command."));
+    }
+    (text.done(), usable.iter().take(PICKED).map(button).collect())
 }
 
 const WHAT_REPAIR_DOES: &str = "Repairing looks at the agent's machine and puts right what is broken there; it can't be \
     talked to meanwhile. What it remembers is kept, unless its machine is gone: then it gets a new one, and begins with \
     nothing but its name, personality and model. A machine that only can't be reached is kept; if it stays away, you are \
     asked whether to begin anew.";
-
-fn usage(words: &str) -> Message {
-    (Text::plain(words).then("\n\n/list shows the numbers.").done(), vec![vec![Press::List.button("🗂 My agents")]])
-}
-
-/// The present personality, in as many messages as it takes.
-pub fn soul(agent: &Agent) -> Vec<Message> {
-    let text =
-        Text::plain("✏️ The personality of ").then_bold(&agent.name).then(":\n").then_quote(&agent.system_prompt);
-    let mut messages: Vec<Message> = split(text.done(), QUOTED).into_iter().map(|part| (part, vec![])).collect();
-    let change = format!("To change it, send /soul {} and the new words.", agent.id);
-    messages.push((Text::plain(change).done(), manage(agent)));
-    messages
-}
-
-/// The personality is another one now; `cut`: its end may have been left out by the client.
-pub fn soul_changed(changed: &Changed, cut: bool) -> Message {
-    let agent = &changed.agent;
-    let text = Text::plain("✏️ ").then_bold(&agent.name).then("'s new personality is written down");
-    let (mut text, buttons) = match &changed.taken_up {
-        TakenUp::ByNewJob => (text.then(" and is being put in place. What you talked about is kept."), vec![]),
-        TakenUp::ByLiveJob(doing) => {
-            (text.then(format!(". The agent is {doing}; the new personality comes right with that.")), vec![])
-        }
-        TakenUp::ByRepair => (
-            text.then(format!(". The agent isn't running, though: /repair {} brings it to life.", agent.id)),
-            vec![vec![Press::Repair(agent.id).button(REPAIR)]],
-        ),
-    };
-    if cut {
-        text = text.then(format!(
-            "\n\nTelegram cuts messages after {MESSAGE_LIMIT} characters, so the end may be missing: /soul {} shows what \
-             arrived.",
-            agent.id
-        ));
-    }
-    (text.done(), buttons)
-}
 
 /// The present program is being put in place.
 pub fn update_begun(changed: &Changed) -> Message {
@@ -168,6 +136,9 @@ pub fn repair_begun(agent: &Agent) -> Message {
 
 /// Whether it is to begin anew.
 pub fn begin_anew_really(agent: &Agent) -> Message {
+    if agent.status == Status::Deleting {
+        return being_deleted(agent);
+    }
     let text = Text::plain("🆕 Let ").then_bold(&agent.name).then(format!(
         " (no. {}) begin anew on another machine?\n\nEverything it remembers will be lost, and so will its files: its \
          present machine is removed, even if it could have been repaired later. Its name, personality and model are kept.",
@@ -185,7 +156,7 @@ pub fn anew_begun(agent: &Agent) -> Message {
     (Text::plain("🆕 ").then_bold(&agent.name).then(" begins anew on another machine.").done(), manage(agent))
 }
 
-fn manage(agent: &Agent) -> Buttons {
+pub(super) fn manage(agent: &Agent) -> Buttons {
     vec![vec![Press::Manage(agent.id).button("🛠 Manage")]]
 }
 
@@ -236,8 +207,13 @@ pub fn credits_low(shortage: &Shortage) -> Message {
     (text.done(), vec![])
 }
 
-fn credits(credits: u64) -> String {
+pub(super) fn credits(credits: u64) -> String {
     format!("{} credits ({:.2} US dollars)", thousands(credits), dollars(credits))
+}
+
+/// So many of something: "1 message", "2 messages".
+pub(super) fn count(number: i64, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
 /// 1234567 as 1,234,567.
@@ -257,7 +233,6 @@ fn thousands(number: u64) -> String {
 mod tests {
     use super::*;
     use crate::agents::model::tests::agent;
-    use crate::telegram::markdown::utf16_len;
 
     #[test]
     fn times_are_told_as_people_do() {
@@ -296,36 +271,6 @@ mod tests {
         assert_eq!(told("of a newer version", "succeeded", 0), "Worked at 3 minutes ago");
         let short = deployment(&last("repair", "failed", 0), &agent("Ada"), 8);
         assert_eq!(short, "Repairing it failed 3 minutes ago: the disk…");
-    }
-
-    #[test]
-    fn the_longest_personality_is_shown_whole() {
-        for unit in ["x", "é", "👩", "a\n", "**b** "] {
-            let mut ada = agent("Ada");
-            ada.system_prompt = unit.repeat(16_384 / unit.len());
-            let shown = soul(&ada);
-            let parts: Vec<&str> = shown.iter().map(|(text, _)| text.text.as_str()).collect();
-            assert!(parts.iter().all(|part| !part.is_empty() && utf16_len(part) <= 4_096));
-            let count = |text: &str| text.matches(unit.trim()).count();
-            let own = count("✏️ The personality of Ada:\n") + count(parts.last().expect("a part"));
-            assert_eq!(count(&parts.concat()) - own, count(&ada.system_prompt), "{unit:?}");
-        }
-    }
-
-    #[test]
-    fn what_was_changed_comes_with_what_brings_it_about() {
-        let told = |taken_up| soul_changed(&Changed { agent: agent("*Ada*"), taken_up }, false);
-        assert!(
-            told(TakenUp::ByNewJob).0.text.starts_with("✏️ *Ada*'s new personality is written down and is being put")
-        );
-        let live = told(TakenUp::ByLiveJob("being repaired (installing it)".into()));
-        assert!(
-            live.0.text.contains("is being repaired (installing it); the new personality comes"),
-            "{}",
-            live.0.text
-        );
-        let (text, buttons) = told(TakenUp::ByRepair);
-        assert!(text.text.contains("/repair 5") && buttons[0][0].text == REPAIR, "{}", text.text);
     }
 
     #[test]

@@ -4,13 +4,16 @@
 mod cluster;
 mod ports;
 mod program;
+mod python;
 mod simulator;
+mod transcript;
 mod user;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use baal::demo::supervised::tail;
+use serde_json::json;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tempfile::TempDir;
@@ -20,10 +23,14 @@ pub use ports::free_port;
 pub use program::Baal;
 #[allow(unused_imports, reason = "only some tests start programs of other packages, or name messages")]
 pub use program::built;
+#[allow(unused_imports, reason = "as above")]
+pub use python::python;
 pub use simulator::Simulator;
 #[allow(unused_imports, reason = "as above")]
-pub use user::Message;
+pub use transcript::Transcript;
 pub use user::User;
+#[allow(unused_imports, reason = "as above")]
+pub use user::{Message, Upload};
 
 /// How long anything may take to happen. Far more than it takes, because test machines are busy.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -97,6 +104,7 @@ impl Builder {
                 ("CLOUD".into(), "local".into()),
                 ("LOCAL_DIR".into(), dir.path().join("agents").display().to_string()),
                 ("FREE_TIER_DAILY_MESSAGES".into(), "1000".into()),
+                ("FLOOD_PER_MINUTE".into(), "10000".into()),
                 ("RUST_LOG".into(), "info,baal=debug".into()),
             ];
             for (name, value) in &self.env {
@@ -148,6 +156,18 @@ impl Stack {
     /// A Telegram user, who has a private chat with the bot.
     pub fn user(&self, id: i64) -> User<'_> {
         User::new(&self.simulator, id)
+    }
+
+    /// A new group of these users with the bot; gives its number, for [`User::within`].
+    #[track_caller]
+    pub fn group(&self, title: &str, members: &[i64]) -> impl Future<Output = i64> + use<> {
+        let made = self.simulator.post("/sim/groups", json!({ "title": title, "members": members }));
+        async move { made.await["chat_id"].as_i64().unwrap() }
+    }
+
+    /// What happens in a user's chat from here on, for a snapshot.
+    pub fn transcript<'a>(&'a self, user: User<'a>) -> Transcript<'a> {
+        Transcript::new(self, user)
     }
 
     /// The one value that a query gives.
@@ -203,7 +223,8 @@ impl Stack {
 
     /// The directories of the local agents.
     pub fn agent_dirs(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.dir.path().join("agents")).unwrap();
+        // Before the first agent there is none.
+        let entries = std::fs::read_dir(self.dir.path().join("agents")).into_iter().flatten();
         entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
     }
 

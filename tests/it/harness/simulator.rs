@@ -29,11 +29,24 @@ pub struct Simulator {
 }
 
 impl Simulator {
+    /// A process of its own, without a Baal: nothing of its journal is Baal's.
+    pub async fn alone(dir: &Path) -> Self {
+        let nowhere = dir.join("requests.jsonl").display().to_string();
+        Self::start(dir, &["--telegram-requests".into(), nowhere], DEADLINE).await
+    }
+
     /// Starts a process with its log in `dir`.
     pub(super) async fn start(dir: &Path, options: &[String], patience: Duration) -> Self {
         let program = built("baal-simulators");
         let log = dir.join("simulators.log");
         let mut arguments: Vec<String> = options.to_vec();
+        // All that Baal says to Telegram in the tests is judged by other people's code in the end: tests/aiogram.
+        if !options.iter().any(|given| given == "--telegram-requests") {
+            let requests = Path::new(env!("CARGO_TARGET_TMPDIR")).join("requests");
+            std::fs::create_dir_all(&requests).unwrap();
+            let requests = requests.join(format!("{}.jsonl", uuid::Uuid::new_v4().simple()));
+            arguments.extend(["--telegram-requests".into(), requests.display().to_string()]);
+        }
         for option in ["--telegram-listen", "--libertai-listen"] {
             if !options.iter().any(|given| given == option) {
                 arguments.extend([option.into(), "127.0.0.1:0".into()]);

@@ -2,17 +2,66 @@
 
 use std::panic::Location;
 
+use base64::Engine as _;
+use reqwest::Method;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::{POLL, Simulator};
 
-/// A user and the private chat with the bot.
+/// A user and a chat with the bot: the private one, or a group's.
 #[derive(Clone, Copy)]
 pub struct User<'a> {
-    simulator: &'a Simulator,
+    pub(super) simulator: &'a Simulator,
     pub id: i64,
+    /// The user's own number in the private chat.
+    pub chat: i64,
+}
+
+/// A file that a user sends.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    /// The Bot API's field: `photo`, `document`, `voice`, `audio`, `video`, `video_note`, `animation`, `sticker`.
+    kind: &'static str,
+    fields: Value,
+}
+
+impl Upload {
+    /// Any of the kinds, as a client names it.
+    pub fn new(kind: &'static str, name: &str, mime: &str, bytes: &[u8]) -> Self {
+        let content = base64::engine::general_purpose::STANDARD.encode(bytes);
+        Self { kind, fields: json!({ "file_name": name, "mime_type": mime, "content_base64": content }) }
+    }
+
+    pub fn photo(bytes: &[u8]) -> Self {
+        Self::new("photo", "photo.jpg", "image/jpeg", bytes)
+    }
+
+    pub fn document(name: &str, mime: &str, bytes: &[u8]) -> Self {
+        Self::new("document", name, mime, bytes)
+    }
+
+    /// A voice note of so many seconds.
+    pub fn voice(seconds: u32, bytes: &[u8]) -> Self {
+        Self::new("voice", "", "audio/ogg", bytes).with("duration", seconds.into())
+    }
+
+    /// Tells of so many bytes, more than there are: what is too large needs no bytes.
+    pub fn of_size(self, bytes: usize) -> Self {
+        self.with("size", bytes.into())
+    }
+
+    /// Sets a field of the file as the Bot API names it.
+    pub fn with(mut self, field: &str, value: Value) -> Self {
+        self.fields[field] = value;
+        self
+    }
+
+    /// The body of a message with this file and a caption.
+    fn message(&self, caption: &str) -> Value {
+        json!({ self.kind: self.fields, "text": caption })
+    }
 }
 
 /// A message as the user sees it.
@@ -30,6 +79,9 @@ pub struct Message {
     pub edits: Value,
     #[serde(default)]
     pub deleted: bool,
+    /// What else the Bot API's message has: `photo`, `document`, `reply_to_message`.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
 }
 
 /// Who wrote a message.
@@ -52,6 +104,11 @@ impl Message {
         self.from.is_bot && !self.deleted
     }
 
+    /// Whether it is the whole of a new agent's hello.
+    pub fn says_hello(&self) -> bool {
+        self.text.starts_with("👋 Hello, I am ") && self.text.ends_with("Write to me!")
+    }
+
     /// The buttons that press something.
     pub fn buttons(&self) -> Vec<Button> {
         let rows = self.reply_markup.as_ref().and_then(|markup| markup["inline_keyboard"].as_array());
@@ -67,13 +124,84 @@ impl Message {
 
 impl<'a> User<'a> {
     pub(super) fn new(simulator: &'a Simulator, id: i64) -> Self {
-        Self { simulator, id }
+        Self { simulator, id, chat: id }
     }
 
-    /// Sends a text; gives its `message_id` and `update_id`.
+    /// The same person in a group.
+    pub fn within(self, group: i64) -> Self {
+        Self { chat: group, ..self }
+    }
+
+    /// Sends a text; gives its `message_id` and `update_id`, and all `messages` where it was too long for one.
     #[track_caller]
     pub fn says(&self, text: &str) -> impl Future<Output = Value> + use<> {
-        self.simulator.post(&format!("/sim/users/{}/messages", self.id), json!({ "text": text }))
+        self.sends(json!({ "text": text }))
+    }
+
+    /// Sends whatever the simulator's `Written` can hold: `text`, files, `location`, `contact`, `reply_to`, `raw`.
+    #[track_caller]
+    pub fn sends(&self, written: Value) -> impl Future<Output = Value> + use<> {
+        self.act("messages", written)
+    }
+
+    /// Sends a file with a caption, which may be empty.
+    #[track_caller]
+    pub fn sends_file(&self, upload: &Upload, caption: &str) -> impl Future<Output = Value> + use<> {
+        self.sends(upload.message(caption))
+    }
+
+    /// Sends an album, whose first item has the caption; gives its `media_group_id` and `messages`.
+    #[track_caller]
+    pub fn sends_album(&self, uploads: &[Upload], caption: &str) -> impl Future<Output = Value> + use<> {
+        let captions = std::iter::once(caption).chain(std::iter::repeat(""));
+        let items: Vec<Value> = uploads.iter().zip(captions).map(|(upload, caption)| upload.message(caption)).collect();
+        self.act("albums", json!({ "items": items }))
+    }
+
+    #[track_caller]
+    pub fn sends_location(&self, latitude: f64, longitude: f64) -> impl Future<Output = Value> + use<> {
+        self.sends(json!({ "location": { "latitude": latitude, "longitude": longitude } }))
+    }
+
+    /// Answers a message of the chat with a text.
+    #[track_caller]
+    pub fn replies(&self, to: i64, text: &str) -> impl Future<Output = Value> + use<> {
+        self.sends(json!({ "text": text, "reply_to": to }))
+    }
+
+    /// Changes an own message: its text, or its caption where it has a file.
+    #[track_caller]
+    pub fn edits(&self, message_id: i64, text: &str) -> impl Future<Output = Value> + use<> {
+        let body = self.signed(json!({ "text": text }));
+        self.simulator.ask(Method::PUT, &format!("{}/messages/{message_id}", self.place()), Some(body))
+    }
+
+    /// Blocks the bot.
+    #[track_caller]
+    pub fn blocks(&self) -> impl Future<Output = Value> + use<> {
+        self.simulator.post(&format!("/sim/users/{}/block", self.id), json!({}))
+    }
+
+    #[track_caller]
+    pub fn unblocks(&self) -> impl Future<Output = Value> + use<> {
+        self.simulator.post(&format!("/sim/users/{}/unblock", self.id), json!({}))
+    }
+
+    #[track_caller]
+    fn act(&self, what: &str, body: Value) -> impl Future<Output = Value> + use<> {
+        self.simulator.post(&format!("{}/{what}", self.place()), self.signed(body))
+    }
+
+    fn place(&self) -> String {
+        if self.chat == self.id { format!("/sim/users/{}", self.id) } else { format!("/sim/groups/{}", self.chat) }
+    }
+
+    /// In a group the simulator is told who it is.
+    fn signed(&self, mut body: Value) -> Value {
+        if self.chat != self.id {
+            body["from"] = self.id.into();
+        }
+        body
     }
 
     /// Sends a text and waits for an answer below it that contains `part`.
@@ -103,8 +231,11 @@ impl<'a> User<'a> {
     }
 
     #[track_caller]
-    fn send_press(&self, body: Value) -> impl Future<Output = String> + use<'a> {
+    fn send_press(&self, mut body: Value) -> impl Future<Output = String> + use<'a> {
         let simulator = self.simulator;
+        if self.chat != self.id {
+            body["chat_id"] = self.chat.into();
+        }
         let press = simulator.post(&format!("/sim/users/{}/press", self.id), body);
         async move {
             let query = press.await["query_id"].as_str().unwrap().to_owned();
@@ -132,7 +263,7 @@ impl<'a> User<'a> {
     /// The chat, oldest first, with deleted messages.
     #[track_caller]
     pub fn messages(&self) -> impl Future<Output = Vec<Message>> {
-        let messages = self.simulator.get(&format!("/sim/chats/{}/messages", self.id));
+        let messages = self.simulator.get(&format!("/sim/chats/{}/messages", self.chat));
         async move {
             let messages = messages.await;
             serde_json::from_value(messages.clone()).unwrap_or_else(|error| panic!("{error} in {messages}"))
@@ -165,7 +296,7 @@ impl<'a> User<'a> {
         }
     }
 
-    /// Creates an agent by the wizard and waits until it runs; gives its number.
+    /// Creates an agent by the wizard and waits until it runs and has said hello; gives its number.
     #[track_caller]
     pub fn creates_agent(&self, name: &str, personality: &str) -> impl Future<Output = i64> {
         let caller = Location::caller();
@@ -187,6 +318,11 @@ impl<'a> User<'a> {
                 let list = self.wait_for(|m| m.message_id > before && listed(m)).await;
                 assert!(!list.text.contains(&format!("🔴 {name}")), "{caller}: {name} failed:\n{}", list.text);
                 if let Some((_, rest)) = list.text.split_once(&card) {
+                    // It says hello by itself where it is the one being talked to.
+                    if rest.lines().next().is_some_and(|line| line.contains("you are talking to it")) {
+                        // Its words are Markdown, so that a name may look different in them.
+                        self.wait_for(|m| m.message_id > question.message_id && m.says_hello()).await;
+                    }
                     let number = rest.trim_start_matches(" · no. ");
                     let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
                     return digits.parse().unwrap_or_else(|_| panic!("{caller}: no number in {}", list.text));

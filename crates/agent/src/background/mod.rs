@@ -66,7 +66,7 @@ fn turn(kind: TurnKind, chat_id: String, message: String, role: Role, deliver_to
         message,
         chat_id,
         turn_id: None,
-        sender: Some(Sender { id: 0, name: String::new(), role }),
+        sender: Some(Sender { id: 0, name: String::new(), role, tools: None }),
         language_code: None,
         stream: false,
         mode: Mode::Queue,

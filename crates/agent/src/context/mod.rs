@@ -98,7 +98,7 @@ impl Contexts {
     ) -> Result<Conversation, StoreError> {
         let root = who.root();
         let told = self.inner.workspaces.told(&root, today).await;
-        let speaker = prompt::speaker(who.role, request.sender.as_ref(), request.language_code.as_deref());
+        let speaker = prompt::speaker(who, request.sender.as_ref(), request.language_code.as_deref());
         let system = format!("{}\n\n{told}\n\n{speaker}", self.head(today));
         let (window, generation) = lock(&self.inner.windows).take(&who.chat_id);
         let window = match window {

@@ -70,6 +70,7 @@ async fn conversation(contexts: &Contexts, position: i64) -> Conversation {
     let who = Who {
         chat_id: "1".into(),
         role: Role::Visitor,
+        only_talks: false,
         kind: TurnKind::Chat,
         deliver_to: None,
         visitor_tools: [].into(),

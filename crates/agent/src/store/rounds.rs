@@ -50,8 +50,9 @@ pub struct Results {
     pub events: Vec<EventKind>,
     /// Output was sent while the tools ran.
     pub had_output: bool,
-    /// After the last call of a round: whose messages the turn takes in that were sent to steer it.
-    pub steered_by: Option<(Arc<Rules>, Role)>,
+    /// After the last call of a round: whose messages the turn takes in that were sent to steer it, by role and whether they
+    /// only talk.
+    pub steered_by: Option<(Arc<Rules>, Role, bool)>,
 }
 
 /// Where an open turn stands, by its messages.
@@ -128,14 +129,20 @@ fn store_results(db: &Connection, results: Results) -> Result<Vec<Told>, StoreEr
     for ToolResult { call_id, text } in &results {
         insert_result(db, position, call_id, text)?;
     }
-    if let Some((rules, role)) = steered_by {
-        told.extend(take_in(db, position, turn_id, &rules, role)?);
+    if let Some((rules, role, only_talks)) = steered_by {
+        told.extend(take_in(db, position, turn_id, &rules, (role, only_talks))?);
     }
     Ok(told)
 }
 
 /// Takes the messages in that were sent to steer the turn: they become its own, and the turns that brought them end.
-fn take_in(db: &Connection, position: i64, turn_id: Uuid, rules: &Rules, role: Role) -> Result<Vec<Told>, StoreError> {
+fn take_in(
+    db: &Connection,
+    position: i64,
+    turn_id: Uuid,
+    rules: &Rules,
+    rights: (Role, bool),
+) -> Result<Vec<Told>, StoreError> {
     let mut waiting = db.prepare_cached(
         "select t.position, t.request, t.chat_id from turns t join turns r on r.chat_id = t.chat_id \
          where r.position = ?1 and t.finished_at is null and t.position > ?1 and t.state = 'queued' \
@@ -148,8 +155,8 @@ fn take_in(db: &Connection, position: i64, turn_id: Uuid, rules: &Rules, role: R
     for (steering, request, chat_id) in waiting {
         // What another version of the agent took in gets a turn of its own, which says so.
         let Ok(request) = serde_json::from_str::<ChatRequest>(&request) else { continue };
-        // A visitor's words are not put into a turn with the owner's rights.
-        if rules.role(&request) != role {
+        // Nobody's words are put into a turn with more rights than theirs.
+        if (rules.role(&request), rules.only_talks(&request)) != rights {
             continue;
         }
         insert_user(db, position, &chat_id, &request)?;

@@ -59,6 +59,8 @@ pub struct Tool {
 /// Who has a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
+    /// Everybody, and visitors too who may only talk.
+    Memory,
     /// Owner, visitors, subagents and heartbeats.
     Everyone,
     /// The owner, with the owner's subagents and heartbeats; a visitor only where the configuration's `visitor_tools` says so.

@@ -30,7 +30,7 @@ pub const TOOL: Tool = Tool {
             "query": {"type": "string", "description": "The words to look for"}}})
     },
     reads_only: true,
-    access: Access::Everyone,
+    access: Access::Memory,
     available: |_| true,
     run,
 };

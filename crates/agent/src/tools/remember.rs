@@ -31,7 +31,7 @@ pub const TOOL: Tool = Tool {
                 "description": "memory (default): lasting facts; today: the notes of the day"}}})
     },
     reads_only: false,
-    access: Access::Everyone,
+    access: Access::Memory,
     available: |_| true,
     run,
 };

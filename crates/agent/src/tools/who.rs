@@ -67,11 +67,18 @@ impl Rules {
         }
     }
 
+    /// Whether the sender may do no more than talk: a visitor, where the caller says so.
+    pub fn only_talks(&self, request: &ChatRequest) -> bool {
+        let without_tools = request.sender.as_ref().is_some_and(|sender| sender.tools == Some(false));
+        without_tools && self.role(request) == Role::Visitor
+    }
+
     /// On whose behalf a turn runs.
     pub fn who(&self, request: &ChatRequest, kind: TurnKind, deliver_to: Option<String>) -> Who {
         Who {
             chat_id: request.chat_id.clone(),
             role: self.role(request),
+            only_talks: self.only_talks(request),
             kind,
             deliver_to,
             visitor_tools: self.visitor_tools.clone(),
@@ -86,6 +93,8 @@ pub struct Who {
     pub chat_id: String,
     /// Owner or visitor; of a subagent, whoever had it spawned.
     pub role: Role,
+    /// Whether this is a visitor who may only talk: of the tools, they have those of their memory.
+    pub only_talks: bool,
     /// What began it.
     pub kind: TurnKind,
     /// Of what works in the background: the chat that it works for.
@@ -105,6 +114,8 @@ impl Who {
         let in_person = self.kind == TurnKind::Chat;
         let given = self.role == Role::Owner || self.visitor_tools.iter().any(|tool| tool == name);
         match access {
+            Access::Memory => true,
+            _ if self.only_talks => false,
             Access::Everyone => true,
             Access::Owner => given,
             Access::OwnerInPerson => given && in_person,
@@ -118,7 +129,30 @@ mod tests {
 
     fn may(role: Role, kind: TurnKind, visitor_tools: &[&str], access: Access) -> bool {
         let visitor_tools = visitor_tools.iter().map(|tool| (*tool).to_owned()).collect();
-        Who { chat_id: "1".into(), role, kind, deliver_to: None, visitor_tools }.may_use("bash", access)
+        who(role, kind, visitor_tools).may_use("bash", access)
+    }
+
+    fn who(role: Role, kind: TurnKind, visitor_tools: Arc<[String]>) -> Who {
+        Who { chat_id: "1".into(), role, only_talks: false, kind, deliver_to: None, visitor_tools }
+    }
+
+    #[test]
+    fn who_may_only_talk_has_memory_and_nothing_else() {
+        let given: Arc<[String]> = ["bash".to_owned(), "spawn".to_owned()].into();
+        let talks = Who { only_talks: true, ..who(Role::Visitor, TurnKind::Chat, given) };
+        assert!(talks.may_use("recall", Access::Memory));
+        for access in [Access::Everyone, Access::Owner, Access::OwnerInPerson] {
+            assert!(!talks.may_use("bash", access), "{access:?}");
+        }
+        let only_talks = |role: &str, tools: Option<bool>| {
+            let sender = serde_json::json!({"id": 1, "name": "Zoë", "role": role, "tools": tools});
+            let request = serde_json::json!({"message": "hi", "chat_id": "8", "sender": sender});
+            Rules::new(&AgentConfig::default()).only_talks(&serde_json::from_value(request).expect("a request"))
+        };
+        assert!(only_talks("visitor", Some(false)));
+        assert!(
+            !only_talks("visitor", Some(true)) && !only_talks("visitor", None) && !only_talks("owner", Some(false))
+        );
     }
 
     #[test]

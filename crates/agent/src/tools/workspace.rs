@@ -43,7 +43,15 @@ mod tests {
 
     fn root(role: Role, chat_id: &str, deliver_to: Option<&str>) -> Root {
         let deliver_to = deliver_to.map(str::to_owned);
-        Who { chat_id: chat_id.into(), role, kind: TurnKind::Chat, deliver_to, visitor_tools: [].into() }.root()
+        Who {
+            chat_id: chat_id.into(),
+            role,
+            only_talks: false,
+            kind: TurnKind::Chat,
+            deliver_to,
+            visitor_tools: [].into(),
+        }
+        .root()
     }
 
     #[test]

@@ -243,6 +243,7 @@ pub(super) mod tests {
         let who = Who {
             chat_id: "1".into(),
             role: Role::Owner,
+            only_talks: false,
             kind: TurnKind::Chat,
             deliver_to: None,
             visitor_tools: [].into(),

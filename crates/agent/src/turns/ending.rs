@@ -165,7 +165,14 @@ mod tests {
 
     fn finish(kind: TurnKind, rounds: u32, last: Last) -> Finish {
         let deliver_to = (kind != TurnKind::Chat).then(|| "7".to_owned());
-        let who = Who { chat_id: "1".into(), role: Role::Owner, kind, deliver_to, visitor_tools: [].into() };
+        let who = Who {
+            chat_id: "1".into(),
+            role: Role::Owner,
+            only_talks: false,
+            kind,
+            deliver_to,
+            visitor_tools: [].into(),
+        };
         let usage = Some(Usage { prompt_tokens: 3, completion_tokens: 2, cost: None });
         let ending = Ending {
             position: 1,

@@ -263,7 +263,7 @@ impl Turn<'_> {
             results: brought.results,
             events: brought.events,
             had_output: brought.had_output,
-            steered_by: last.then(|| (shared.rules.clone(), self.who.role)),
+            steered_by: last.then(|| (shared.rules.clone(), self.who.role, self.who.only_talks)),
         };
         match insist(&shared.shutdown, || shared.store.results(results.clone())).await {
             Some(true) => Next::GoOn,

@@ -39,7 +39,7 @@ async fn version_and_pending_answer_and_errors_are_json() {
     let model = Model::start().await;
     let agent = Agent::start(&model).await;
     let version: Version = agent.get("/version").send().await.expect("answer").json().await.expect("version");
-    assert_eq!(version.protocol, 2);
+    assert_eq!(version.protocol, baal_protocol::PROTOCOL);
     let pending: Value = agent.get("/pending").send().await.expect("answer").json().await.expect("json");
     assert_eq!(pending["messages"], json!([]));
 

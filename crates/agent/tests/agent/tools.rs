@@ -108,6 +108,32 @@ async fn a_visitor_has_files_of_their_own_and_no_shell() {
 }
 
 #[tokio::test]
+async fn a_visitor_who_may_only_talk_has_a_memory_of_their_own_and_no_other_tool() {
+    let model = Model::start().await;
+    let agent = Agent::start_with(&model, |config| config["visitor_tools"] = json!(["bash", "spawn"])).await;
+    let says = async |message: &str, tools: bool| {
+        let sender = json!({"id": 8, "name": "Bo", "role": "visitor", "tools": tools});
+        agent.chat(json!({"message": message, "chat_id": "8", "sender": sender})).await.rest().await;
+    };
+    model.script(one_by_one(&[
+        call("write_file", json!({"path": "mine.txt", "content": "x"})),
+        call("remember", json!({"text": "Bo likes tea"})),
+        call("web_fetch", json!({"url": "http://127.0.0.1/"})),
+    ]));
+    says("work", false).await;
+    let results = model.results();
+    assert!(results[0].contains("There is no tool \"write_file\""), "{results:?}");
+    assert!(!results[1].starts_with("Error: ") && results[2].contains("There is no tool \"web_fetch\""), "{results:?}");
+    let requests = model.sim.requests();
+    assert_eq!(offered(requests.last().expect("asked")), ["remember", "recall"]);
+    // Another link, and the same person has what the agent gives its visitors.
+    says("and now?", true).await;
+    let requests = model.sim.requests();
+    let offered = offered(requests.last().expect("asked"));
+    assert!(["write_file", "spawn", "recall"].iter().all(|tool| offered.contains(tool)), "{offered:?}");
+}
+
+#[tokio::test]
 async fn without_walls_there_is_no_shell_and_the_agent_says_so() {
     let model = Model::start().await;
     let agent = Agent::start_with(&model, |config| config["owner_chat_id"] = json!(OWNER)).await;

@@ -28,6 +28,8 @@ struct Inner {
     total: u64,
     requests: VecDeque<Value>,
     by_message: BTreeMap<String, u64>,
+    by_key: BTreeMap<String, u64>,
+    accounts: BTreeMap<String, Account>,
     violations: VecDeque<Value>,
 }
 
@@ -84,6 +86,22 @@ pub struct Reply {
     pub raw_repeat: Option<usize>,
 }
 
+/// Body of `POST /sim/accounts`: what is answered about a key's account from now on.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Account {
+    /// Whose account.
+    pub key: String,
+    /// Credits that are left.
+    pub balance: Option<f64>,
+    /// An HTTP error instead.
+    pub status: Option<u16>,
+    /// Sent as it is instead, for nonsense.
+    pub raw: Option<String>,
+    /// Milliseconds before anything is answered.
+    pub delay_ms: Option<u64>,
+}
+
 impl LibertAi {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -116,9 +134,14 @@ impl LibertAi {
         reply
     }
 
-    pub(super) fn record_request(&self, request: &Request) {
+    pub(super) fn account_of(&self, key: &str) -> Account {
+        self.lock().accounts.get(key).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn record_request(&self, request: &Request, key: &str) {
         let mut inner = self.lock();
         inner.total += 1;
+        *inner.by_key.entry(key.to_owned()).or_default() += 1;
         if inner.requests.len() == KEPT {
             inner.requests.pop_front();
         }
@@ -175,9 +198,20 @@ pub(super) async fn pace(State(sim): State<LibertAi>, body: Bytes) -> Result<Jso
     Ok(Json(json!({"ok": true})))
 }
 
+pub(super) async fn account(State(sim): State<LibertAi>, body: Bytes) -> Result<Json<Value>, (StatusCode, String)> {
+    let account: Account = read(&body)?;
+    sim.lock().accounts.insert(account.key.clone(), account);
+    Ok(Json(json!({"ok": true})))
+}
+
 pub(super) async fn requests(State(sim): State<LibertAi>) -> Json<Value> {
     let inner = sim.lock();
-    Json(json!({"total": inner.total, "by_message": inner.by_message, "requests": inner.requests}))
+    Json(json!({
+        "total": inner.total,
+        "by_message": inner.by_message,
+        "by_key": inner.by_key,
+        "requests": inner.requests,
+    }))
 }
 
 pub(super) async fn violations(State(sim): State<LibertAi>) -> Json<Value> {

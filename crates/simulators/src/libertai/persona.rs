@@ -9,7 +9,12 @@ pub(super) fn answer(request: &Request) -> String {
     let (name, character) = identity(request);
     let said = request.last_user_message();
     let lower = said.to_lowercase();
-    let users: Vec<&str> = request.messages.iter().filter(|m| m.role == "user").map(|m| m.text.as_str()).collect();
+    if is_hello(said) {
+        return format!("👋 Hello, I am **{name}**. Write to me!");
+    }
+    // Being asked to say hello is no part of what people said.
+    let said_so_far = request.messages.iter().filter(|m| m.role == "user" && !is_hello(&m.text));
+    let users: Vec<&str> = said_so_far.map(|m| m.text.as_str()).collect();
     let mut text = String::new();
     if lower.contains("what is my name") || lower.contains("what's my name") {
         text += &match users.iter().rev().find_map(|message| told_name(message)) {
@@ -36,6 +41,11 @@ pub(super) fn answer(request: &Request) -> String {
         text += &long_tale();
     }
     text
+}
+
+/// Whether this asks for a first word.
+fn is_hello(message: &str) -> bool {
+    message.to_lowercase().contains("introduce yourself")
 }
 
 /// Name and personality: the first paragraph of the system message, and the one under the heading of the instructions; without

@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 
 use super::Telegram;
 use super::faults::Kind;
-use super::journal::{Call, Violation};
+use super::journal::{Call, Request as Recorded, Violation};
 use super::params::Params;
 use super::refusal::Refusal;
 use super::world::now_ms;
@@ -62,12 +62,17 @@ pub(crate) async fn call(
         }
         Some(Ok(())) => {}
     }
-    let (chat_id, message_id, outcome) = match Params::read(request).await {
+    let (chat_id, message_id, said, outcome) = match Params::read(request).await {
         Ok(params) => {
             let (chat_id, message_id) = (params.chat_for_log(), params.message_for_log());
-            (chat_id, message_id, with_faults(&telegram, &method, chat_id, params).await)
+            let said = params.for_record();
+            (chat_id, message_id, said, with_faults(&telegram, &method, chat_id, params).await)
         }
-        Err(refusal) => (None, None, Outcome::Answered(Err(refusal))),
+        Err(refusal) => (None, None, Default::default(), Outcome::Answered(Err(refusal))),
+    };
+    let sent = match &outcome {
+        Outcome::Answered(Ok(answer)) if method.len() > 4 && method[..4].eq_ignore_ascii_case("send") => made(answer),
+        _ => Vec::new(),
     };
     let (status, description, response) = match outcome {
         Outcome::Answered(Ok(answer)) => (200, None, answer.into_response()),
@@ -83,9 +88,26 @@ pub(crate) async fn call(
         }
         Outcome::Cut => (0, Some("connection cut".into()), cut()),
     };
+    let (params, files) = said;
+    telegram.inner.journal.request(Recorded {
+        seq: 0,
+        method: method.clone(),
+        chat_id,
+        at_ms,
+        status,
+        params,
+        files,
+        sent,
+    });
     let took_ms = now_ms() - at_ms;
     telegram.inner.journal.call(Call { method, chat_id, message_id, at_ms, took_ms, status, description });
     response
+}
+
+/// The messages in the answer to a call that sends.
+fn made(answer: &Answer) -> Vec<i64> {
+    let messages = answer.result.as_array().map_or(std::slice::from_ref(&answer.result), Vec::as_slice);
+    messages.iter().filter_map(|message| message["message_id"].as_i64()).collect()
 }
 
 enum Outcome {

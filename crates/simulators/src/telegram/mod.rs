@@ -101,6 +101,11 @@ impl Telegram {
         }
     }
 
+    /// Writes every request to `file` from now on, a line of JSON each: what `/sim/requests` shows.
+    pub fn record_requests(&self, file: std::fs::File) {
+        self.inner.journal.record(file);
+    }
+
     /// The Bot API, the control interface and the page.
     pub fn router(&self) -> Router {
         Router::new()

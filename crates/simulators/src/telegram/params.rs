@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Form, FromRequest, Multipart, Query, Request};
 use axum::http::{Method, header};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::refusal::Refusal;
 
@@ -68,6 +68,12 @@ impl Params {
 
     async fn read_multipart(&mut self, request: Request) -> Result<(), Refusal> {
         let broken = || Refusal::wrong("can't parse multipart form data");
+        // Whole: what follows the last part is read too, or the connection could not be used again, and whoever is just about
+        // to would find it closed.
+        let (parts, body) = request.into_parts();
+        let whole = Request::from_parts(parts.clone(), body);
+        let bytes = Bytes::from_request(whole, &()).await.map_err(|_| too_large())?;
+        let request = Request::from_parts(parts, Body::from(bytes));
         let mut form = Multipart::from_request(request, &()).await.map_err(|_| broken())?;
         while let Some(field) = form.next_field().await.map_err(|_| broken())? {
             let name = field.name().unwrap_or_default().to_owned();
@@ -156,6 +162,18 @@ impl Params {
     /// The message of the call as the log shows it.
     pub fn message_for_log(&self) -> Option<i64> {
         self.integer("message_id").ok().flatten()
+    }
+
+    /// All that was said, as it came, and the uploads by their names: name, type and size.
+    pub fn for_record(&self) -> (Value, Value) {
+        let fields = self.fields.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        if self.files.is_empty() {
+            return (Value::Object(fields), Value::Null);
+        }
+        let files = self.files.iter().map(|(field, upload)| {
+            (field.clone(), json!({ "name": upload.name, "mime": upload.mime, "size": upload.bytes.len() }))
+        });
+        (Value::Object(fields), Value::Object(files.collect()))
     }
 
     pub fn take_file(&mut self, name: &str) -> Option<Upload> {

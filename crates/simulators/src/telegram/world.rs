@@ -203,7 +203,8 @@ impl Message {
     }
 
     pub fn has_media(&self) -> bool {
-        self.extra.contains_key("document") || self.extra.contains_key("photo")
+        const MEDIA: [&str; 8] = ["photo", "document", "voice", "audio", "video", "video_note", "animation", "sticker"];
+        MEDIA.iter().any(|field| self.extra.contains_key(*field))
     }
 
     /// Replaces content and markup and keeps what they were.
@@ -278,7 +279,7 @@ impl World {
     /// The `Chat` object of the Bot API.
     pub fn chat_json(&self, id: i64) -> Value {
         if let Some(title) = self.chats.get(&id).and_then(|chat| chat.title.as_ref()) {
-            return json!({ "id": id, "type": "group", "title": title, "all_members_are_administrators": true });
+            return json!({ "id": id, "type": "group", "title": title });
         }
         let mut value = json!({ "id": id, "type": "private" });
         if let Some(user) = self.users.get(&id) {

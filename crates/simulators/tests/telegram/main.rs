@@ -5,6 +5,7 @@ mod chats;
 mod delivery;
 mod faults;
 mod harness;
+mod media;
 mod page;
 mod polling;
 mod state;

@@ -101,6 +101,25 @@ async fn what_can_happen_to_any_bot_is_refused_but_no_violation() {
 }
 
 #[tokio::test]
+async fn a_menu_for_a_chat_and_deletions_need_the_chat_and_the_right() {
+    let sim = Sim::start().await;
+    let menu = |scope: Value| json!({ "commands": [{ "command": "pool", "description": "x" }], "scope": scope });
+    let of_chat = |id: i64| menu(json!({ "type": "chat", "chat_id": id }));
+    assert_eq!(sim.refused("setMyCommands", of_chat(1)).await, "Bad Request: chat not found");
+    sim.says(1, "hello").await;
+    sim.ok("setMyCommands", of_chat(1)).await;
+    assert!(sim.refused("setMyCommands", menu(json!({ "type": "chat" }))).await.contains("chat_id"));
+
+    sim.ok("deleteMessage", json!({ "chat_id": 1, "message_id": 1 })).await;
+    let group = sim.post("/sim/groups", json!({ "title": "Friends", "members": [1] })).await["chat_id"].clone();
+    let said = sim.post(&format!("/sim/groups/{group}/messages"), json!({ "from": 1, "text": "mine" })).await;
+    let theirs = json!({ "chat_id": group, "message_id": said["message_id"] });
+    assert_eq!(sim.refused("deleteMessage", theirs).await, "Bad Request: message can't be deleted");
+    let own = sim.ok("sendMessage", json!({ "chat_id": group, "text": "own" })).await["message_id"].clone();
+    sim.ok("deleteMessage", json!({ "chat_id": group, "message_id": own })).await;
+}
+
+#[tokio::test]
 async fn a_wrong_token_is_unauthorized_and_an_unknown_method_not_found() {
     let sim = Sim::start().await;
     let url = format!("{}/bot{}x/getMe", sim.url, TOKEN);

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::users::{Written, submit};
+use super::written::{Album, Edited, Written, change, submit, submit_album};
 use super::{Answer, Misuse};
 use crate::telegram::Telegram;
 use crate::telegram::entities::Formatted;
@@ -65,19 +65,57 @@ pub(super) struct GroupMessage {
     written: Written,
 }
 
+/// The group in which user `from` writes now.
+fn enter(world: &mut World, id: i64, from: i64) -> Result<(), Misuse> {
+    world.user(from);
+    let chat = world.chats.get_mut(&id).filter(|chat| chat.title.is_some()).ok_or_else(|| Misuse::no_chat(id))?;
+    chat.members.insert(from);
+    if chat.standing != Standing::Member {
+        return Err(Misuse::new(StatusCode::CONFLICT, "the bot is not in this group and would not see the message"));
+    }
+    Ok(())
+}
+
 pub(super) async fn write(
     State(telegram): State<Telegram>,
     Path(id): Path<i64>,
     Json(message): Json<GroupMessage>,
 ) -> Answer {
     let mut world = telegram.world();
-    world.user(message.from);
-    let chat = world.chats.get_mut(&id).filter(|chat| chat.title.is_some()).ok_or_else(|| Misuse::no_chat(id))?;
-    chat.members.insert(message.from);
-    if chat.standing != Standing::Member {
-        return Err(Misuse::new(StatusCode::CONFLICT, "the bot is not in this group and would not see the message"));
-    }
-    submit(&telegram, &mut world, id, message.from, message.written)
+    enter(&mut world, id, message.from)?;
+    submit(&telegram, &mut world, id, message.from, message.written).map(Json)
+}
+
+#[derive(Deserialize)]
+pub(super) struct GroupAlbum {
+    from: i64,
+    #[serde(flatten)]
+    album: Album,
+}
+
+pub(super) async fn write_album(
+    State(telegram): State<Telegram>,
+    Path(id): Path<i64>,
+    Json(sent): Json<GroupAlbum>,
+) -> Answer {
+    let mut world = telegram.world();
+    enter(&mut world, id, sent.from)?;
+    submit_album(&telegram, &mut world, id, sent.from, sent.album).map(Json)
+}
+
+#[derive(Deserialize)]
+pub(super) struct GroupEdit {
+    from: i64,
+    #[serde(flatten)]
+    edited: Edited,
+}
+
+pub(super) async fn edit(
+    State(telegram): State<Telegram>,
+    Path((id, message_id)): Path<(i64, i64)>,
+    Json(edit): Json<GroupEdit>,
+) -> Answer {
+    change(&telegram, &mut telegram.world(), id, edit.from, message_id, &edit.edited)
 }
 
 /// The group's first member removes the bot.

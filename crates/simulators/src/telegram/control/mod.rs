@@ -2,6 +2,7 @@
 
 mod groups;
 mod users;
+mod written;
 
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -24,6 +25,10 @@ impl Misuse {
         Self(status, what.into())
     }
 
+    fn no_message(id: i64) -> Self {
+        Self::new(StatusCode::NOT_FOUND, format!("there is no message {id}"))
+    }
+
     pub(crate) fn no_chat(id: i64) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("there is no chat {id}"))
     }
@@ -43,12 +48,15 @@ pub(crate) fn router() -> Router<Telegram> {
         .route("/sim/users/{id}", put(users::describe))
         .route("/sim/users/{id}/messages", post(users::write))
         .route("/sim/users/{id}/messages/{message_id}", put(users::edit).delete(users::delete))
+        .route("/sim/users/{id}/albums", post(users::write_album))
         .route("/sim/users/{id}/press", post(users::press))
         .route("/sim/users/{id}/block", post(users::block))
         .route("/sim/users/{id}/unblock", post(users::unblock))
         .route("/sim/callbacks/{id}", get(users::callback))
         .route("/sim/groups", post(groups::create))
         .route("/sim/groups/{id}/messages", post(groups::write))
+        .route("/sim/groups/{id}/messages/{message_id}", put(groups::edit))
+        .route("/sim/groups/{id}/albums", post(groups::write_album))
         .route("/sim/groups/{id}/kick", post(groups::kick))
         .route("/sim/groups/{id}/migrate", post(groups::migrate))
         .route("/sim/chats", get(chats))
@@ -57,6 +65,7 @@ pub(crate) fn router() -> Router<Telegram> {
         .route("/sim/chats/{id}/events", get(super::events::watch))
         .route("/sim/files/{id}", get(file))
         .route("/sim/calls", get(calls).delete(forget_calls))
+        .route("/sim/requests", get(requests))
         .route("/sim/violations", get(violations).delete(forget_violations))
         .route("/sim/updates", get(pending).post(inject))
         .route("/sim/faults", get(faults).post(order_faults).delete(clear_faults))
@@ -168,6 +177,21 @@ async fn calls(State(telegram): State<Telegram>, Query(filter): Query<CallFilter
     Json(json!(telegram.inner.journal.calls(|call| {
         filter.chat_id.is_none_or(|id| call.chat_id == Some(id))
             && filter.method.as_ref().is_none_or(|method| call.method.eq_ignore_ascii_case(method))
+    })))
+}
+
+#[derive(Deserialize)]
+struct RequestFilter {
+    chat_id: Option<i64>,
+    /// Requests with a larger `seq`.
+    #[serde(default)]
+    after: u64,
+}
+
+/// The calls with what they said: whole parameters, names and sizes of files.
+async fn requests(State(telegram): State<Telegram>, Query(filter): Query<RequestFilter>) -> Json<Value> {
+    Json(json!(telegram.inner.journal.requests(|request| {
+        request.seq > filter.after && filter.chat_id.is_none_or(|id| request.chat_id == Some(id))
     })))
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::media::caption;
 use super::{TRUE, chat_id, message_id, spend, writable};
 use crate::telegram::Telegram;
 use crate::telegram::entities::{Entity, Formatted};
@@ -16,6 +17,8 @@ use crate::telegram::{html, keyboard};
 const MAX_TEXT: usize = 4_096;
 /// How long a press can be answered. Telegram names no figure.
 const CALLBACK_LIFETIME: Duration = Duration::from_secs(60);
+/// Age in milliseconds up to which a message can be deleted.
+const DELETABLE_MS: i64 = 48 * 3600 * 1000;
 const ACTIONS: &[&str] = &[
     "typing",
     "upload_photo",
@@ -34,8 +37,14 @@ const ACTIONS: &[&str] = &[
 /// Text `name` with its entities, from `parse_mode` or from `entities`.
 pub(super) fn formatted(params: &Params, name: &str, entities: &str) -> Result<Formatted, Refusal> {
     let text = params.text(name)?.unwrap_or("");
-    match params.text("parse_mode")?.unwrap_or("").to_ascii_lowercase().as_str() {
-        "" | "none" => Formatted::checked(text, params.typed::<Vec<Entity>>(entities)?.unwrap_or_default()),
+    let mode = params.text("parse_mode")?.unwrap_or("");
+    formatted_by(text, mode, params.typed::<Vec<Entity>>(entities)?.unwrap_or_default())
+}
+
+/// A text with its entities: those given, or those that the markup of `mode` makes.
+pub(super) fn formatted_by(text: &str, mode: &str, entities: Vec<Entity>) -> Result<Formatted, Refusal> {
+    match mode.to_ascii_lowercase().as_str() {
+        "" | "none" => Formatted::checked(text, entities),
         "html" => {
             let (text, entities) = html::parse(text)?;
             Formatted::checked(&text, entities)
@@ -153,6 +162,17 @@ impl Telegram {
         })
     }
 
+    pub(super) fn edit_message_caption(&self, params: &Params) -> Result<Value, Refusal> {
+        let content = caption(formatted(params, "caption", "caption_entities")?)?;
+        let markup = markup(params)?;
+        self.edit(params, |message| {
+            if !message.has_media() {
+                return Err(Refusal::wrong("there is no caption in the message to edit"));
+            }
+            Ok((content, markup))
+        })
+    }
+
     pub(super) fn edit_message_reply_markup(&self, params: &Params) -> Result<Value, Refusal> {
         let markup = markup(params)?;
         self.edit(params, |message| Ok((message.content.clone(), markup)))
@@ -195,8 +215,17 @@ impl Telegram {
         let id = message_id(params)?;
         let mut world = self.world();
         let chat = writable(&mut world, params)?;
+        let in_group = chat.id < 0;
         let message = chat.messages.get_mut(&id).filter(|message| !message.deleted);
-        message.ok_or_else(|| Refusal::unlucky("message to delete not found"))?.deleted = true;
+        let message = message.ok_or_else(|| Refusal::unlucky("message to delete not found"))?;
+        // A bot is no administrator here, so in groups it deletes its own messages only.
+        if in_group && message.from.is_some() {
+            return Err(Refusal::unlucky("message can't be deleted"));
+        }
+        if now_ms() - message.at_ms > DELETABLE_MS {
+            return Err(Refusal::unlucky("message can't be deleted for everyone"));
+        }
+        message.deleted = true;
         chat.tell(|| json!({ "type": "deleted", "message_id": id }));
         world.changed = true;
         Ok(TRUE)
@@ -264,6 +293,9 @@ impl Telegram {
         let mut chat = world.chat_json(id);
         chat["accent_color_id"] = 0.into();
         chat["max_reaction_count"] = 11.into();
+        let gifts = ["unlimited_gifts", "limited_gifts", "unique_gifts", "premium_subscription", "gifts_from_channels"];
+        chat["accepted_gift_types"] =
+            gifts.into_iter().map(|kind| (kind.to_owned(), false.into())).collect::<serde_json::Map<_, _>>().into();
         Ok(chat)
     }
 

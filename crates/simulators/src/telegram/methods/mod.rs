@@ -5,14 +5,13 @@ mod messages;
 mod profile;
 mod receiving;
 
-pub(super) use media::{describe as describe_file, keep as keep_file};
-
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::Telegram;
 use super::api::Answer;
+use super::files::MediaKind;
 use super::params::Params;
 use super::refusal::Refusal;
 use super::world::{Chat, Standing, World};
@@ -29,13 +28,18 @@ impl Telegram {
             "sendmessage" => self.send_message(&params).map(Answer::from),
             "sendmessagedraft" => self.send_message_draft(&params).map(Answer::from),
             "editmessagetext" => self.edit_message_text(&params).map(Answer::from),
+            "editmessagecaption" => self.edit_message_caption(&params).map(Answer::from),
             "editmessagereplymarkup" => self.edit_message_reply_markup(&params).map(Answer::from),
             "deletemessage" => self.delete_message(&params).map(Answer::from),
             "deletemessages" => self.delete_messages(&params).map(Answer::from),
             "sendchataction" => self.send_chat_action(&params).map(Answer::from),
             "answercallbackquery" => self.answer_callback_query(&params).map(Answer::from),
-            "sendphoto" => self.send_file("photo", params).map(Answer::from),
-            "senddocument" => self.send_file("document", params).map(Answer::from),
+            "sendphoto" => self.send_file(MediaKind::Photo, params).map(Answer::from),
+            "senddocument" => self.send_file(MediaKind::Document, params).map(Answer::from),
+            "sendvoice" => self.send_file(MediaKind::Voice, params).map(Answer::from),
+            "sendaudio" => self.send_file(MediaKind::Audio, params).map(Answer::from),
+            "sendvideo" => self.send_file(MediaKind::Video, params).map(Answer::from),
+            "sendmediagroup" => self.send_media_group(params).map(Answer::from),
             "getfile" => self.get_file(&params).map(Answer::from),
             "setmycommands" => self.set_my_commands(&params).map(Answer::from),
             "getmycommands" => self.get_my_commands(&params).map(Answer::from),

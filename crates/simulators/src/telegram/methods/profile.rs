@@ -7,7 +7,7 @@ use crate::telegram::Telegram;
 use crate::telegram::entities::utf16;
 use crate::telegram::params::Params;
 use crate::telegram::refusal::Refusal;
-use crate::telegram::world::{Command, CommandSet};
+use crate::telegram::world::{Command, CommandSet, Standing, World};
 
 const SCOPES: &[&str] = &[
     "default",
@@ -43,6 +43,7 @@ impl Telegram {
         }
         let commands = commands.iter().map(command).collect::<Result<Vec<_>, _>>()?;
         let mut world = self.world();
+        known_chat(&world, &scope)?;
         world.bot.commands.retain(|set| set.scope != scope || set.language_code != language_code);
         if !commands.is_empty() {
             world.bot.commands.push(CommandSet { scope, language_code, commands });
@@ -106,6 +107,17 @@ fn command(value: &Value) -> Result<Command, Refusal> {
         return Err(Refusal::wrong("BOT_COMMAND_DESCRIPTION_INVALID"));
     }
     Ok(Command { command: command.to_owned(), description: description.to_owned() })
+}
+
+/// A scope of one chat is refused where the bot knows no such chat, as that of a user who never wrote.
+fn known_chat(world: &World, scope: &Value) -> Result<(), Refusal> {
+    if !scope["type"].as_str().is_some_and(|kind| kind.starts_with("chat")) {
+        return Ok(());
+    }
+    let id = scope["chat_id"].as_i64().or_else(|| scope["chat_id"].as_str()?.parse().ok());
+    let id = id.ok_or_else(|| Refusal::wrong("can't parse BotCommandScope: Can't find field \"chat_id\""))?;
+    let known = world.chats.get(&id).is_some_and(|chat| chat.standing != Standing::Unknown);
+    if known { Ok(()) } else { Err(Refusal::unlucky("chat not found")) }
 }
 
 fn scope(params: &Params) -> Result<(Value, String), Refusal> {

@@ -81,13 +81,21 @@ function fillBubble(bubble, message) {
     image.addEventListener('load', keepBottom);
     parts.push(image);
   }
-  if (message.document) {
-    const file = element('a', 'file');
-    Object.assign(file, { href: `/sim/files/${encodeURIComponent(message.document.file_id)}`, download: message.document.file_name || 'file' });
+  const kinds = { document: 'File', voice: 'Voice message', audio: 'Audio', video: 'Video', video_note: 'Video message', sticker: 'Sticker' };
+  for (const [kind, label] of Object.entries(kinds)) {
+    const media = message[kind];
+    if (!media) continue;
+    const file = element('a', 'file'), name = media.file_name || (media.emoji ? `${label} ${media.emoji}` : label);
+    Object.assign(file, { href: `/sim/files/${encodeURIComponent(media.file_id)}`, download: media.file_name || 'file' });
     file.innerHTML = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 4v11M7 11l5 5 5-5M6 20h12"/></svg>';
-    file.append(message.document.file_name || 'File');
+    file.append(media.duration ? `${name} · ${media.duration} s` : name);
     parts.push(file);
   }
+  if (message.location) {
+    const { latitude, longitude } = message.location, { title = '', address = '' } = message.venue || {};
+    parts.push(element('div', 'file', `📍 ${[title, address].filter(Boolean).join(', ') || `${latitude}, ${longitude}`}`));
+  }
+  if (message.contact) parts.push(element('div', 'file', `👤 ${message.contact.first_name} ${message.contact.phone_number}`));
   const text = element('div', 'text', formatted(message.text || '', message.entities, { send, follow }));
   const meta = element('span', 'meta');
   if (message.edited_ms && message.from.is_bot === false) meta.append(element('span', 'edited', 'edited'));
@@ -166,12 +174,13 @@ function remove(id, gently) {
 function drawDraft(draft) {
   clearTimeout(draftTimer);
   let node = list.querySelector('.draft');
-  if (!draft || !draft.text) { node?.remove(); return; }
+  if (!draft) { node?.remove(); return; }
   if (!node) {
     node = element('article', 'message from-bot draft', element('div', 'bubble'));
     list.append(node);
   }
-  fillBubble(node.firstElementChild, { ...draft, from: { is_bot: true } });
+  // An empty draft shows that something is being thought about.
+  fillBubble(node.firstElementChild, { ...draft, text: draft.text || 'Thinking…', from: { is_bot: true } });
   draftTimer = setTimeout(() => drawDraft(null), 30000);
 }
 

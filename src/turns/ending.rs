@@ -1,0 +1,134 @@
+//! The end of a turn in its chat: the final text, the files, and the outcome, in one transaction.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use teloxide_core::payloads::DeleteMessage;
+use teloxide_core::types::{ChatId, MessageId};
+use tracing::warn;
+
+use super::outcome::{self, Outcome};
+use super::relay::{ClaimLost, Relay};
+use crate::slots::bounded;
+use crate::telegram::markdown::Formatted;
+use crate::telegram::outbox::{self, Call};
+use crate::telegram::text::{Buttons, edit_message, send_message};
+use crate::wake::Queue;
+
+/// How a turn ends, and what its chat is left with.
+#[derive(Debug, Default)]
+pub struct Ending {
+    /// What becomes of the row.
+    pub outcome: Outcome,
+    /// The final text, one message each. None: whatever was shown of an answer is taken back.
+    pub parts: Vec<Formatted>,
+    /// Under the last part.
+    pub buttons: Buttons,
+    /// What follows the text, in order.
+    pub files: Vec<Call>,
+    /// Whether the text is only for a chat that has seen the answer's beginning.
+    pub only_if_begun: bool,
+}
+
+impl Ending {
+    /// Words of the bot's own.
+    pub fn says(text: Formatted) -> Self {
+        Self { parts: vec![text], ..Self::default() }
+    }
+}
+
+impl Relay {
+    /// Ends the turn: its outcome, and what is left to say as outbox rows, in one transaction.
+    pub async fn finish(&mut self, ending: &Ending) -> Result<(), ClaimLost> {
+        self.settle().await;
+        let mut wait = Duration::from_millis(200);
+        // Until the outcome is stored the turn is claimed and its chat waits.
+        loop {
+            match bounded(self.try_finish(ending)).await {
+                Ok(true) => break,
+                Ok(false) => return Err(ClaimLost),
+                Err(error) if self.replica.lost().is_cancelled() => {
+                    warn!(%error, "an answer could not be stored, and the claim is lost anyway");
+                    return Err(ClaimLost);
+                }
+                Err(error) => warn!(%error, "an answer could not be stored; trying again"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(5));
+        }
+        self.app.wake.wake(Queue::Outbox);
+        if ending.outcome.pending {
+            self.app.wake.wake(Queue::Pending);
+        }
+        Ok(())
+    }
+
+    async fn try_finish(&self, ending: &Ending) -> sqlx::Result<bool> {
+        let (replica, turn) = (self.replica.id(), &self.turn);
+        let text: Vec<Call> = (0..ending.parts.len()).map(|index| self.message(ending, index)).collect();
+        let without_beginning = || {
+            let text = text.iter().filter(|_| !ending.only_if_begun);
+            text.chain(&ending.files).cloned().collect::<Vec<Call>>()
+        };
+        if self.first_piece.is_none() && !self.unsure {
+            let mut conn = self.app.db.acquire().await?;
+            let calls = without_beginning();
+            return Ok(outcome::finish(&mut conn, replica, turn, &ending.outcome, &calls).await?.is_some());
+        }
+        let mut tx = self.app.db.begin().await?;
+        let Some(finished) = outcome::finish(&mut tx, replica, turn, &ending.outcome, &[]).await? else {
+            return Ok(false);
+        };
+        let rest = match (finished.first_piece, text.split_first()) {
+            (None, _) => without_beginning(),
+            (Some(row), None) => {
+                self.withdraw(&mut tx, row).await?;
+                ending.files.clone()
+            }
+            (Some(row), Some((first, others))) => {
+                self.finish_first(&mut tx, row, first, ending).await?;
+                others.iter().chain(&ending.files).cloned().collect()
+            }
+        };
+        for call in &rest {
+            outbox::enqueue(&mut tx, call).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Makes the first piece the first part of the final text.
+    async fn finish_first(
+        &self,
+        conn: &mut PgConnection,
+        row: i64,
+        first: &Call,
+        Ending { parts, buttons, .. }: &Ending,
+    ) -> sqlx::Result<()> {
+        // One that has not left yet becomes the final text.
+        if outbox::replace(conn, row, first).await? {
+            return Ok(());
+        }
+        let buttons = if parts.len() == 1 { buttons.clone() } else { vec![] };
+        if parts[0] == self.shown.text && buttons.is_empty() && !self.shown.stoppable {
+            return Ok(());
+        }
+        let place = self.turn.place;
+        let edit = edit_message(place, 0, &parts[0], buttons);
+        outbox::enqueue(conn, &Call::reply(place.bot_id, place.chat_id, &edit).editing(row)).await.map(drop)
+    }
+
+    /// Takes the first piece back: it told of work and no words came of it.
+    async fn withdraw(&self, conn: &mut PgConnection, row: i64) -> sqlx::Result<()> {
+        let place = self.turn.place;
+        let delete = DeleteMessage::new(ChatId(place.chat_id), MessageId(0));
+        outbox::enqueue(conn, &Call::reply(place.bot_id, place.chat_id, &delete).editing(row)).await.map(drop)
+    }
+
+    /// The `index`th part as a new message; the last one has the buttons.
+    fn message(&self, Ending { parts, buttons, .. }: &Ending, index: usize) -> Call {
+        let place = self.turn.place;
+        let buttons = if index + 1 == parts.len() { buttons.clone() } else { vec![] };
+        Call::reply(place.bot_id, place.chat_id, &send_message(place, &parts[index], buttons))
+    }
+}
