@@ -30,6 +30,22 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a fast shutdown may take.
 const STOP_GRACE: Duration = Duration::from_secs(30);
 
+/// How often the lock is tried, and how long it takes a child to become another program.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether the lock is ours. One that was just let go may be held for a moment longer: a child of this process has a copy of
+/// every open file until it becomes another program.
+async fn locked(lock: &File) -> bool {
+    for _ in 1..LOCK_TRIES {
+        if lock.try_lock().is_ok() {
+            return true;
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+    lock.try_lock().is_ok()
+}
+
 /// A running server that listens only on a Unix socket in a directory of its own, where nobody but its user and root
 /// comes in. It stops when this is dropped and when this process dies, however it dies.
 pub struct Postgres {
@@ -48,7 +64,7 @@ impl Postgres {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("can't create {dir:?}"))?;
         let dir = &dir.canonicalize()?;
         let lock = File::options().create(true).truncate(false).write(true).open(dir.join("lock"))?;
-        if lock.try_lock().is_err() {
+        if !locked(&lock).await {
             bail!("the Postgres in {} is in use by another process", dir.display());
         }
         let data = dir.join("data");
