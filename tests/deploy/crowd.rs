@@ -52,7 +52,10 @@ async fn ten_agents_at_once_share_a_pool_and_too_few_machines() {
     futures_util::future::join_all(users.iter().map(|user| wish(user, "Ada"))).await;
     // Whoever finds no machine waits in line, in order.
     stack.wait_for_sql("select count(*) > 0 from jobs where waiting_since is not null and not done", true).await;
-    users[usize::try_from(AGENTS).unwrap() - 1].wait_for(|m| m.text.contains("in line")).await;
+    let last = "select a.owner_id from jobs j join agents a on a.id = j.agent_id where j.waiting_since is not null and not j.done
+                order by j.waiting_since desc, j.id desc limit 1";
+    let last = stack.sql::<i64>(last).await;
+    stack.user(last).wait_for(|m| m.text.contains("in line")).await;
 
     // Each is used and deleted as soon as it runs, so that others get their turn.
     for _ in 0..AGENTS {
