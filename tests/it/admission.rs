@@ -29,7 +29,7 @@ async fn who_sends_too_much_is_told_once_and_can_still_stop() {
     }
     // It works, and says nothing: those would be words without a limit.
     stack.wait_for_sql("select count(*) from conversations where dialogue is null", 1i64).await;
-    stack.wait_for_sql("select count(*) from updates where not done", 0i64).await;
+    stack.handles_all().await;
     ann.wait_until(|messages| messages.iter().any(|m| m.message_id == key && m.deleted).then_some(())).await;
     let any = ann.messages().await.into_iter().find(Message::is_reply).unwrap();
     let query = ann.forges(any.message_id, "list").await;
@@ -218,8 +218,7 @@ async fn a_group_hears_once_that_keys_do_not_belong_there_and_what_was_shown_is_
     for n in 1..=4 {
         ann.says(&format!("/login sk-number-{n}-0123456789")).await;
     }
-    stack.wait_for_sql("select count(*) from updates where not done", 0i64).await;
-    stack.wait_for_sql("select count(*) from outbox where not done", 0i64).await;
+    stack.settles().await;
     assert_eq!(stack.sql::<i64>("select count(*) from outbox where method = 'deleteMessage'").await, 4);
     let warned = |m: &&Message| m.is_reply() && m.text.starts_with("⚠️ Everybody in this group");
     assert_eq!(ann.messages().await.iter().filter(warned).count(), 1);

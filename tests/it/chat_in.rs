@@ -224,7 +224,7 @@ async fn messages_that_come_while_a_turn_runs_are_the_next_one_together_and_edit
     stack.wait_for_sql("select max(cardinality(message_ids)) from turns where not done", Some(3)).await;
     // The agent has not seen it yet.
     ann.edits(three, "three").await;
-    stack.wait_for_sql("select count(*) from updates where not done", 0i64).await;
+    stack.handles_all().await;
     ann.wait_for(|m| m.text.contains("message 2 of our conversation")).await;
     all_answered(&stack).await;
     assert_eq!(questions(&stack).await, ["one", "two\n\nthree\n\nfour"]);
@@ -246,7 +246,7 @@ async fn messages_that_come_while_a_turn_runs_are_the_next_one_together_and_edit
     let turns: i64 = stack.sql("select count(*) from turns where kind = 'message'").await;
     sqlx::query("update turns set message_ids = '{}'").execute(&stack.db).await.unwrap();
     ann.edits(four, "four!").await;
-    stack.wait_for_sql("select count(*) from updates where not done", 0i64).await;
+    stack.handles_all().await;
     assert_eq!(stack.sql::<i64>("select count(*) from turns where kind = 'message'").await, turns);
     stack.simulator.assert_good_manners().await;
 }

@@ -102,7 +102,7 @@ async fn stop_ends_what_runs_and_gives_back_what_waits() {
     let growing = ann.wait_for(|m| m.text.starts_with("word1 ")).await;
     ann.says("second").await;
     ann.says("third").await;
-    stack.wait_for_sql("select count(*) from updates where not done", 0i64).await;
+    stack.handles_all().await;
     ann.asks("/stop", "⏹ Stopping… 2 messages that were waiting won't be answered either.").await;
     let stopped = ann.wait_for(|m| m.text.starts_with("word1 ") && m.text.ends_with("\n\n⏹ Stopped.")).await;
     assert_eq!(stopped.message_id, growing.message_id);

@@ -97,7 +97,7 @@ async fn being_forgotten_lifts_no_block() {
     ann.says("FORGET").await;
     ann.wait_for(|m| m.text.contains("Done: you are forgotten here")).await;
     ann.says(&format!("/start agent_{bea}")).await;
-    stack.wait_for_sql("select count(*) from updates where not done", 0i64).await;
+    stack.handles_all().await;
     ann.asks("hello?", "aren't talking to an agent").await;
     let blocked = "select count(*) from visitors where user_id = 777000111 and blocked_at is not null";
     assert_eq!(stack.sql::<i64>(blocked).await, 1);

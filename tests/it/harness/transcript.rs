@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use regex_lite::{Captures, Regex};
 use serde_json::{Map, Value, json};
@@ -212,14 +213,29 @@ impl Stack {
               (select 'errands ' || string_agg(kind, ' ') from errands
                 where not done and run_at < now() + interval '1 minute' having count(*) > 0),
               (select 'calls ' || string_agg(method, ' ') from outbox where not done having count(*) > 0))";
+        // Making an agent may be part of it.
+        self.quietens(OPEN, DEADLINE * 2)
+    }
+
+    /// Waits until all that users have sent is handled; turns may go on.
+    #[track_caller]
+    pub fn handles_all(&self) -> impl Future<Output = ()> {
+        self.quietens(
+            "select concat_ws(', ', (select 'updates ' || count(*) from updates where not done having count(*) > 0))",
+            DEADLINE,
+        )
+    }
+
+    /// Waits until Telegram has handed everything over and `open` names nothing any more.
+    #[track_caller]
+    fn quietens(&self, open: &'static str, patience: Duration) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
         async move {
-            // Making an agent may be part of it.
-            let deadline = Instant::now() + DEADLINE * 2;
+            let deadline = Instant::now() + patience;
             loop {
                 // In this order: what Telegram has handed over is in the database.
                 let arriving = self.simulator.get("/sim/updates").await;
-                let open: String = self.sql(OPEN).await;
+                let open: String = self.sql(open).await;
                 if arriving == json!([]) && open.is_empty() {
                     return;
                 }
