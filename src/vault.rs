@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fernet::Fernet;
 use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
 
 /// Encrypts and decrypts under one Fernet key. Cheap to clone.
 #[derive(Clone)]
@@ -28,6 +29,11 @@ impl Vault {
     /// A Fernet token of `plain`, ready for a `bytea` column.
     pub fn encrypt(&self, plain: &[u8]) -> Vec<u8> {
         self.0.encrypt(plain).into_bytes()
+    }
+
+    /// A Fernet token of a value as JSON, which must be a plain one with string keys: such always serialise.
+    pub fn seal(&self, value: &impl Serialize) -> Vec<u8> {
+        self.encrypt(&serde_json::to_vec(value).unwrap_or_default())
     }
 
     /// The bytes behind a token.

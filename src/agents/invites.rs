@@ -1,10 +1,8 @@
 //! Who may create agents (CREATE_POLICY), and the codes that let people in.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
+use super::token;
 use crate::config::{Config, CreatePolicy};
 
 /// Days for which a code is good.
@@ -24,17 +22,12 @@ pub enum Closed {
 /// Whether somebody may create agents; `invited` is what their row says.
 pub fn may_create(config: &Config, user_id: i64, invited: bool) -> Result<(), Closed> {
     match config.create_policy {
-        _ if is_operator(config, user_id) => Ok(()),
+        _ if config.is_operator(user_id) => Ok(()),
         CreatePolicy::Open => Ok(()),
         CreatePolicy::Invite if invited => Ok(()),
         CreatePolicy::Invite => Err(Closed::InvitationNeeded),
         CreatePolicy::Operators => Err(Closed::OperatorsOnly),
     }
-}
-
-/// Whether this is one of OPERATOR_IDS.
-pub fn is_operator(config: &Config, user_id: i64) -> bool {
-    config.operator_ids.contains(&user_id)
 }
 
 /// Whether the user has redeemed a code.
@@ -45,11 +38,11 @@ pub async fn is_invited(conn: &mut PgConnection, user_id: i64) -> sqlx::Result<b
 
 /// A new code, 128 random bits, good for one user within [`DAYS`]. Only its hash is kept.
 pub async fn create(conn: &mut PgConnection, operator_id: i64) -> sqlx::Result<String> {
-    let code = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
+    let code = token::new();
     sqlx::query(
         "insert into invites (code_hash, created_by, expires_at) values ($1, $2, now() + make_interval(days => $3))",
     )
-    .bind(hash(&code))
+    .bind(token::hash(&code))
     .bind(operator_id)
     .bind(DAYS)
     .execute(conn)
@@ -67,13 +60,9 @@ pub async fn redeem(conn: &mut PgConnection, user_id: i64, code: &str) -> sqlx::
             where code_hash = $1 and used_at is null and expires_at > now() returning used_by)
          update users set invited_at = now() from used where users.id = used.used_by",
     )
-    .bind(hash(code))
+    .bind(token::hash(code))
     .bind(user_id)
     .execute(conn)
     .await?;
     Ok(result.rows_affected() == 1)
-}
-
-fn hash(code: &str) -> Vec<u8> {
-    Sha256::digest(code.as_bytes()).to_vec()
 }

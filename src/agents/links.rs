@@ -2,14 +2,12 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret as _;
-use sha2::{Digest as _, Sha256};
 use sqlx::{FromRow, PgConnection};
 
 use super::model::Agent;
+use super::token;
 use crate::config::Visibility;
 use crate::vault::Vault;
 
@@ -92,16 +90,6 @@ pub struct Terms {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// SHA-256 of a token: whoever reads the table cannot come in by what stands there.
-pub fn hash(token: &str) -> Vec<u8> {
-    Sha256::digest(token.as_bytes()).to_vec()
-}
-
-/// A new token: 128 random bits in URL-safe base64, 22 characters.
-pub fn new_token() -> String {
-    URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())
-}
-
 macro_rules! select {
     ($what:literal) => {
         concat!(
@@ -149,18 +137,18 @@ pub async fn get(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Link>>
 
 /// The link of this token, whatever became of it.
 pub async fn by_token(conn: &mut PgConnection, token: &str) -> sqlx::Result<Option<Link>> {
-    sqlx::query_as(select!("l.token_hash = $1")).bind(hash(token)).fetch_optional(conn).await
+    sqlx::query_as(select!("l.token_hash = $1")).bind(token::hash(token)).fetch_optional(conn).await
 }
 
 /// A new link with a token of its own; its number.
 pub async fn insert(conn: &mut PgConnection, vault: &Vault, agent_id: i64, terms: &Terms) -> sqlx::Result<i64> {
-    let token = new_token();
+    let token = token::new();
     sqlx::query_scalar(
         "insert into links (agent_id, token_hash, token, label, tools, per_day, expires_at)
          values ($1, $2, $3, $4, $5, $6, $7) returning id",
     )
     .bind(agent_id)
-    .bind(hash(&token))
+    .bind(token::hash(&token))
     .bind(vault.encrypt(token.as_bytes()))
     .bind(&terms.label)
     .bind(terms.tools)
@@ -237,11 +225,11 @@ pub(crate) mod tests {
 
     #[test]
     fn a_token_fits_a_deep_link_and_is_stored_as_a_hash() {
-        let (one, other) = (new_token(), new_token());
+        let (one, other) = (token::new(), token::new());
         assert_ne!(one, other);
         let payload = format!("{TOKEN_PREFIX}{one}");
         // https://core.telegram.org/bots/features#deep-linking: A-Z, a-z, 0-9, _ and -, up to 64 characters.
         assert!(payload.len() == 24 && payload.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)));
-        assert_eq!(hash("abc")[..4], [0xba, 0x78, 0x16, 0xbf]);
+        assert_eq!(token::hash("abc")[..4], [0xba, 0x78, 0x16, 0xbf]);
     }
 }

@@ -15,6 +15,7 @@ pub mod sharing;
 mod soul;
 pub mod standing;
 pub mod store;
+mod token;
 mod upkeep;
 mod validate;
 pub mod visitors;

@@ -51,6 +51,11 @@ impl fmt::Display for Status {
     }
 }
 
+/// Whether an agent of protocol version `protocol` (`agents.protocol`) has what came with version `since`.
+pub fn speaks(protocol: i32, since: u32) -> bool {
+    u32::try_from(protocol).is_ok_and(|version| version >= since)
+}
+
 /// An agent's row. `Debug` leaves out the secret and what its owner wrote.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Agent {

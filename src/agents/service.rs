@@ -10,15 +10,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sqlx::PgConnection;
 
-use super::access::Access;
 use super::invites::{self, Closed};
 use super::model::{Agent, Status};
 pub use super::soul::{earlier as earlier_soul, undo as undo_soul};
+use super::store;
 pub use super::upkeep::{
     Change, Changed, TakenUp, begin_anew, change, rekey, repair, retry, standing, standings, update,
 };
 pub use super::validate::{NAME_CHARACTERS, PROMPT_BYTES, validate_model, validate_name, validate_prompt};
-use super::{store, visitors};
 use crate::app::App;
 use crate::config::Visibility;
 use crate::jobs;
@@ -143,15 +142,6 @@ pub async fn get_owned(conn: &mut PgConnection, owner_id: i64, id: i64) -> Resul
 
 pub(super) fn owned_by(owner_id: i64, agent: Option<Agent>) -> Result<Agent, ServiceError> {
     agent.filter(|agent| agent.owner_id == owner_id && agent.status != Status::Deleted).ok_or(ServiceError::NotFound)
-}
-
-/// The agent, whatever its status, if this user may talk to it: its owner, and whoever came by a way that is still open.
-/// To come in by a link is [`opening`](super::opening)'s.
-pub async fn open(conn: &mut PgConnection, user_id: i64, id: i64) -> Result<Agent, ServiceError> {
-    match visitors::access(conn, id, user_id).await? {
-        Some((agent, Access::Owner | Access::Visitor(_))) => Ok(agent),
-        _ => Err(ServiceError::NotFound),
-    }
 }
 
 /// Deletes an agent: what it has on its machine goes too. Who still waits for its answer is told when the turn's time

@@ -280,6 +280,11 @@ impl Config {
         bot_id(self.telegram_bot_token.expose_secret()).unwrap_or_default()
     }
 
+    /// Whether this user is one of OPERATOR_IDS.
+    pub fn is_operator(&self, user_id: i64) -> bool {
+        self.operator_ids.contains(&user_id)
+    }
+
     /// The `.env` that [`Config::load`] reads: the one of the working directory, or the nearest above it.
     pub fn env_file() -> Option<PathBuf> {
         // silent-ok: without a working directory there is none

@@ -57,8 +57,6 @@ pub async fn enqueue(
     errand: &Errand,
     progress: Option<i64>,
 ) -> sqlx::Result<Uuid> {
-    // A plain enum of strings always serialises.
-    let request = vault.encrypt(&serde_json::to_vec(errand).unwrap_or_default());
     sqlx::query_scalar(
         "insert into errands (id, kind, bot_id, chat_id, thread_id, user_id, request, progress)
          values ($1, $2, $3, $4, $5, $6, $7, $8) returning id",
@@ -69,7 +67,7 @@ pub async fn enqueue(
     .bind(place.chat_id)
     .bind(place.thread_id)
     .bind(user_id)
-    .bind(request)
+    .bind(vault.seal(errand))
     .bind(progress)
     .fetch_one(conn)
     .await
@@ -153,13 +151,12 @@ pub async fn lock(conn: &mut PgConnection, errand: &Claimed) -> sqlx::Result<boo
 
 /// Writes down how far an errand is. `false`: it is not ours any more.
 pub async fn note(conn: &mut PgConnection, vault: &Vault, claimed: &Claimed, errand: &Errand) -> sqlx::Result<bool> {
-    let request = vault.encrypt(&serde_json::to_vec(errand).unwrap_or_default());
     let result =
         sqlx::query("update errands set request = $4 where id = $1 and claimed_by = $2 and attempt = $3 and not done")
             .bind(claimed.id)
             .bind(claimed.replica)
             .bind(claimed.attempt)
-            .bind(request)
+            .bind(vault.seal(errand))
             .execute(conn)
             .await?;
     Ok(result.rows_affected() == 1)

@@ -82,7 +82,7 @@ impl Turn<'_> {
             let way = way(*kind, *cloud);
             progress.clock = expected::clock(conn, self.job.claim.job_id, (*kind, *cloud), way, *step).await?;
         }
-        let details = match scene.failed_at().filter(|_| self.app.config.operator_ids.contains(&agent.owner_id)) {
+        let details = match scene.failed_at().filter(|_| self.app.config.is_operator(agent.owner_id)) {
             Some(step) => Some(details::of(conn, self.job.claim.job_id, step).await?),
             None => None,
         };

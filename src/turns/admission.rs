@@ -6,6 +6,7 @@ use super::queue;
 use super::refusal::Refusal;
 use super::store::{self, Claimed, Kind};
 use crate::agents::access::{Access, Refusal as Shut};
+use crate::agents::model::speaks;
 use crate::agents::visitors;
 use crate::app::App;
 
@@ -21,7 +22,7 @@ pub async fn admit(app: &App, replica: i64, turn: &Claimed) -> Result<bool, Refu
         1 => look(app, replica, turn).await.unwrap_or_else(|error| Err(Refusal::internal(&error.to_string())))?,
         _ => turn.tools,
     };
-    let withholds = u32::try_from(turn.agent_protocol).is_ok_and(|version| version >= WITHHOLDS_TOOLS);
+    let withholds = speaks(turn.agent_protocol, WITHHOLDS_TOOLS);
     if turn.role == Role::Visitor && !tools && !withholds {
         return Err(Refusal::cannot_withhold_tools(turn));
     }

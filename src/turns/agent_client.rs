@@ -143,15 +143,7 @@ impl AgentClient {
         request: reqwest::RequestBuilder,
         patience: Duration,
     ) -> Result<reqwest::Response, AgentError> {
-        let request = request.bearer_auth(self.secret.expose_secret()).send();
-        let response = match tokio::time::timeout(patience, request).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) if error.is_connect() || error.is_builder() => {
-                return Err(AgentError::Unreachable(describe(error)));
-            }
-            Ok(Err(error)) => return Err(AgentError::Broken(describe(error))),
-            Err(_) => return Err(AgentError::Broken("no answer in time".into())),
-        };
+        let response = self.send(request, patience).await?;
         match response.status() {
             StatusCode::OK => Ok(response),
             StatusCode::NOT_FOUND => Err(AgentError::UnknownTurn),
@@ -159,6 +151,21 @@ impl AgentClient {
                 Err(AgentError::Unwell(status.as_u16()))
             }
             status => Err(AgentError::Refused(status.as_u16())),
+        }
+    }
+
+    /// Makes a request; the head of its answer, whatever its status.
+    async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+        patience: Duration,
+    ) -> Result<reqwest::Response, AgentError> {
+        let request = request.bearer_auth(self.secret.expose_secret()).send();
+        match tokio::time::timeout(patience, request).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) if error.is_connect() || error.is_builder() => Err(AgentError::Unreachable(describe(error))),
+            Ok(Err(error)) => Err(AgentError::Broken(describe(error))),
+            Err(_) => Err(AgentError::Broken("no answer in time".into())),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baal_protocol::EventKind;
+use baal_protocol::{EventKind, REMEMBERS};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, warn};
@@ -16,6 +16,7 @@ use super::refusal::Refusal;
 use super::relay::{ClaimLost, Relay, View};
 use super::runner::hand_back;
 use super::store::Claimed;
+use crate::agents::model::speaks;
 use crate::app::App;
 use crate::replica::Replica;
 use crate::telegram::texts;
@@ -151,7 +152,7 @@ async fn fail(relay: &mut Relay, turn: &Claimed, answer: &Answer, refusal: Refus
 /// Tells the agent that nobody wants the rest of the turn, and waits a while for it to hear. Before the turn's end is stored:
 /// after a kill in between, whoever takes the turn over tells it again. If it never hears, it works for nobody.
 async fn tell_to_stop(client: &AgentClient, turn: &Claimed) {
-    if turn.agent_protocol < 2 {
+    if !speaks(turn.agent_protocol, REMEMBERS) {
         // It knows no turns by id, and learns from the closed connection that nobody listens.
         return;
     }

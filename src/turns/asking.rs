@@ -12,6 +12,7 @@ use super::relay::ClaimLost;
 use super::request;
 use super::store::{self, Claimed, Kind};
 use super::uploads::Uploads;
+use crate::agents::model::speaks;
 use crate::app::App;
 use crate::replica::Replica;
 use crate::telegram::texts;
@@ -59,7 +60,7 @@ pub async fn ask(app: &App, replica: &Replica, turn: &Claimed) -> Result<Result<
     let Some(mut request) = request::join(parts) else {
         return Ok(Err(Refusal::internal("the stored request is empty")));
     };
-    let remembers = u32::try_from(turn.agent_protocol).is_ok_and(|version| version >= REMEMBERS);
+    let remembers = speaks(turn.agent_protocol, REMEMBERS);
     if !remembers {
         request.files_in_words();
         if turn.asked {

@@ -68,7 +68,7 @@ pub enum Enqueued {
 /// They join the chat's newest open turn with this agent, if nobody has ever claimed it: an agent may have seen the words of
 /// one that was. A turn holds messages of one UTC day, so that what it counted can be given back.
 pub async fn enqueue(conn: &mut PgConnection, vault: &Vault, turn: &NewTurn<'_>) -> sqlx::Result<Enqueued> {
-    let tokens: Vec<Vec<u8>> = turn.parts.iter().map(|part| request::seal(vault, part)).collect();
+    let tokens: Vec<Vec<u8>> = turn.parts.iter().map(|part| vault.seal(part)).collect();
     let message_ids: Vec<i64> = turn.parts.iter().filter_map(|part| part.message_id).collect();
     let row = sqlx::query(
         "with today as materialized (select (now() at time zone 'utc')::date as day),

@@ -89,12 +89,6 @@ pub enum Unreadable {
     Malformed,
 }
 
-/// A Fernet token of a message or of a request without one.
-pub fn seal(vault: &Vault, plain: &impl Serialize) -> Vec<u8> {
-    // Plain structs with string keys, which always serialise.
-    vault.encrypt(&serde_json::to_vec(plain).unwrap_or_default())
-}
-
 /// The messages of a stored request, in the order in which they were written: Telegram's ids grow.
 pub fn open(vault: &Vault, stored: &[u8]) -> Result<Vec<Part>, Unreadable> {
     let tokens = stored.split(|byte| *byte == b'\n').filter(|token| !token.is_empty());
@@ -109,7 +103,7 @@ pub fn replace(vault: &Vault, stored: &[u8], part: &Part) -> Result<Option<Vec<u
     let mut parts = open(vault, stored)?;
     let Some(old) = parts.iter_mut().find(|old| old.message_id == part.message_id) else { return Ok(None) };
     *old = part.clone();
-    Ok(Some(parts.iter().map(|part| seal(vault, part)).collect::<Vec<_>>().join(&b'\n')))
+    Ok(Some(parts.iter().map(|part| vault.seal(part)).collect::<Vec<_>>().join(&b'\n')))
 }
 
 /// Several messages as one question; none if there is no message.
@@ -159,7 +153,7 @@ mod tests {
     }
 
     fn stored(vault: &Vault, parts: &[Part]) -> Vec<u8> {
-        parts.iter().map(|part| seal(vault, part)).collect::<Vec<_>>().join(&b'\n')
+        parts.iter().map(|part| vault.seal(part)).collect::<Vec<_>>().join(&b'\n')
     }
 
     #[test]
@@ -204,7 +198,7 @@ mod tests {
     fn requests_without_a_message_are_read_too_and_damaged_ones_refused() {
         let vault = vault();
         let request = Request { message: "hi".into(), name: "Ann".into(), language_code: Some("de".into()) };
-        let asked = join(open(&vault, &seal(&vault, &request)).expect("readable")).expect("a question");
+        let asked = join(open(&vault, &vault.seal(&request)).expect("readable")).expect("a question");
         assert_eq!((asked.message, asked.language_code), (request.message, request.language_code));
         assert!(join(open(&vault, b"").expect("nothing")).is_none());
         assert!(matches!(open(&vault, b"nonsense"), Err(Unreadable::Undecryptable(_))));

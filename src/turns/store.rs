@@ -6,7 +6,6 @@ use baal_protocol::Role;
 use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
 
-use super::request;
 pub use super::request::Request;
 use crate::telegram::text::Place;
 use crate::vault::Vault;
@@ -38,7 +37,6 @@ pub async fn enqueue_special(
     kind: Kind,
     request: &Request,
 ) -> sqlx::Result<Uuid> {
-    let request = request::seal(vault, request);
     sqlx::query_scalar(
         "insert into turns (id, bot_id, chat_id, thread_id, agent_id, user_id, role, kind, request)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning id",
@@ -51,7 +49,7 @@ pub async fn enqueue_special(
     .bind(user_id)
     .bind(role.as_str())
     .bind(kind)
-    .bind(request)
+    .bind(vault.seal(request))
     .fetch_one(conn)
     .await
 }

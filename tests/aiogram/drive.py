@@ -44,7 +44,7 @@ from aiogram.types import (
 from aiogram.utils.media_group import MediaGroupBuilder
 from aiogram.webhook.aiohttp_server import SimpleRequestHandler, setup_application
 from aiohttp import web
-from pydantic import BaseModel
+from fields import unknown_fields
 
 PATIENCE_S = 20
 USER, OTHER = 11, 12
@@ -62,17 +62,6 @@ def png(width=3, height=2):
     rows = b"".join(b"\0" + b"\x20\x80\xc0" * width for _ in range(height))
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-def unknown_fields(value, path=""):
-    if isinstance(value, BaseModel):
-        for name in value.model_extra or {}:
-            yield f"{path}{name}"
-        for name in value.model_fields_set & set(type(value).model_fields):
-            yield from unknown_fields(getattr(value, name), f"{path}{name}.")
-    elif isinstance(value, (list, tuple)):
-        for at, item in enumerate(value):
-            yield from unknown_fields(item, f"{path}{at}.")
 
 
 class Strict(BaseRequestMiddleware):

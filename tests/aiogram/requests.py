@@ -15,6 +15,7 @@ import sys
 import aiogram.methods
 from aiogram.methods import TelegramMethod
 from aiogram.types import BufferedInputFile
+from fields import unknown_fields
 from pydantic import BaseModel
 
 METHODS = {
@@ -24,18 +25,6 @@ METHODS = {
 }
 # Every kind of complaint is shown so many times.
 SHOWN = 5
-
-
-def unknown_fields(value, path=""):
-    """Names that aiogram's types don't know, at any depth. The types keep them instead of refusing them."""
-    if isinstance(value, BaseModel):
-        for name in value.model_extra or {}:
-            yield f"{path}{name}"
-        for name in value.model_fields_set & set(type(value).model_fields):
-            yield from unknown_fields(getattr(value, name), f"{path}{name}.")
-    elif isinstance(value, list):
-        for at, item in enumerate(value):
-            yield from unknown_fields(item, f"{path}{at}.")
 
 
 def said(value):

@@ -12,13 +12,10 @@ use crate::libertai::{masked, read_key};
 use crate::telegram::callback::AccountPress;
 use crate::telegram::conversation::{self, Dialogue};
 use crate::telegram::outbox::Call;
-use crate::telegram::text::{Place, edit_message, send_message};
+use crate::telegram::text::{Place, edit_message};
 use crate::telegram::texts::{self, Balance};
 use crate::telegram::update::Message;
 use crate::wake::Queue;
-
-/// A button about a key that is not connected any more.
-const NOT_CONNECTED: &str = "No key is connected.";
 
 /// `/login`, with or without a key.
 pub(super) async fn login(handler: &mut Handler<'_>, speaker: &Speaker, key: &str) -> Handled {
@@ -79,9 +76,7 @@ async fn take_key(handler: &mut Handler<'_>, speaker: &Speaker, typed: &str) -> 
     if matches!(speaker.conversation.dialogue, Some(Dialogue::Key)) {
         conversation::set_dialogue(handler.conn, place.bot_id, place.chat_id, None).await?;
     }
-    let (text, buttons) = texts::checking_key();
-    let call = Call::reply(place.bot_id, place.chat_id, &send_message(place, &text, buttons));
-    let progress = handler.call(&call).await?;
+    let progress = handler.post(place, texts::checking_key()).await?;
     let errand = Errand::Login { key: key.expose_secret().to_owned() };
     run(handler, speaker, &errand, progress).await
 }
@@ -101,7 +96,8 @@ pub(in crate::telegram) fn deletion(bot_id: i64, message: &Message) -> Option<Ca
     Some(Call::reply(bot_id, chat, &DeleteMessage::new(ChatId(chat), MessageId(id))).unordered())
 }
 
-async fn run(handler: &mut Handler<'_>, speaker: &Speaker, errand: &Errand, progress: i64) -> Handled {
+/// Has an errand done; `progress`: the row of the message that its result replaces.
+pub(super) async fn run(handler: &mut Handler<'_>, speaker: &Speaker, errand: &Errand, progress: i64) -> Handled {
     let vault = &handler.app.config.vault;
     errands::enqueue(handler.conn, vault, speaker.place, speaker.user.id, errand, Some(progress)).await?;
     handler.wake(Queue::Errands);
@@ -135,13 +131,13 @@ async fn log_out(
     let user = speaker.user.id;
     let had_key = keys::disconnect(handler.conn, user).await?;
     if !had_key && keys::agents_on_own(handler.conn, user).await? == 0 {
-        return Ok(Some(NOT_CONNECTED));
+        return Ok(Some(texts::NO_KEY_CONNECTED));
     }
     withdraw_logins(handler, speaker).await?;
     let behind = service::rekey(handler.conn, user).await?;
     tracing::info!(user.id = user, agents = behind, "a key was taken back");
     handler.wake(Queue::Jobs);
-    let progress = turn_into(handler, pressed, texts::moving(true, &[])).await?;
+    let progress = handler.replace(pressed, texts::moving(true, &[])).await?;
     run(handler, speaker, &Errand::Rekey { logout: true, told: None }, progress).await?;
     Ok(None)
 }
@@ -164,7 +160,7 @@ async fn redeploy(
 ) -> sqlx::Result<Option<&'static str>> {
     let user = speaker.user.id;
     if keys::connected(handler.conn, user).await?.is_none() {
-        return Ok(Some(NOT_CONNECTED));
+        return Ok(Some(texts::NO_KEY_CONNECTED));
     }
     let behind = service::rekey(handler.conn, user).await?;
     if behind == 0 {
@@ -172,35 +168,22 @@ async fn redeploy(
     }
     tracing::info!(user.id = user, agents = behind, "agents move to their owner's key");
     handler.wake(Queue::Jobs);
-    let progress = turn_into(handler, pressed, texts::moving(false, &[])).await?;
+    let progress = handler.replace(pressed, texts::moving(false, &[])).await?;
     run(handler, speaker, &Errand::Rekey { logout: false, told: None }, progress).await?;
     Ok(None)
 }
 
-/// Puts words in place of the pressed message; gives the row whose message an errand is to change.
-async fn turn_into(handler: &mut Handler<'_>, pressed: &Pressed, words: texts::Message) -> sqlx::Result<i64> {
-    let (place, (text, buttons)) = (pressed.place, words);
-    let call = match pressed.message_id {
-        Some(id) => Call::reply(place.bot_id, place.chat_id, &edit_message(place, id, &text, buttons)),
-        None => Call::reply(place.bot_id, place.chat_id, &send_message(place, &text, buttons)),
-    };
-    handler.call(&call).await
-}
-
 /// `/account`: the card at once, the balance as soon as LibertAI has told it.
 pub(super) async fn account(handler: &mut Handler<'_>, speaker: &Speaker) -> Handled {
-    let place = speaker.place;
     let account = Account::load(handler.conn, handler.app, speaker.user.id).await?;
-    let (text, buttons) = texts::account(&account, Balance::Asking);
-    let call = Call::reply(place.bot_id, place.chat_id, &send_message(place, &text, buttons));
-    let progress = handler.call(&call).await?;
+    let progress = handler.post(speaker.place, texts::account(&account, Balance::Asking)).await?;
     ask_balance(handler, speaker, &account, progress).await
 }
 
 /// The same in place of the pressed message.
 async fn show_account(handler: &mut Handler<'_>, speaker: &Speaker, pressed: &Pressed) -> Handled {
     let account = Account::load(handler.conn, handler.app, speaker.user.id).await?;
-    let progress = turn_into(handler, pressed, texts::account(&account, Balance::Asking)).await?;
+    let progress = handler.replace(pressed, texts::account(&account, Balance::Asking)).await?;
     ask_balance(handler, speaker, &account, progress).await
 }
 
@@ -240,7 +223,7 @@ pub(super) async fn on_press(
         AccountPress::Login => ask_for_key(handler, speaker).await?,
         AccountPress::AskLogout => match question(handler, speaker).await? {
             Some(message) => handler.turn_into(pressed, message).await?,
-            None => return Ok(Some(NOT_CONNECTED)),
+            None => return Ok(Some(texts::NO_KEY_CONNECTED)),
         },
         AccountPress::Logout => return log_out(handler, speaker, pressed).await,
         AccountPress::Redeploy => return redeploy(handler, speaker, pressed).await,

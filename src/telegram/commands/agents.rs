@@ -124,8 +124,7 @@ pub(super) async fn keep(handler: &mut Handler<'_>, speaker: &Speaker, pressed: 
 pub(super) async fn retry(handler: &mut Handler<'_>, speaker: &Speaker, id: i64) -> Handled {
     match service::retry(handler.conn, speaker.user.id, id).await {
         Ok(_) => {
-            handler.wake(Queue::Jobs);
-            handler.wake(Queue::Outbox);
+            handler.wake_jobs();
             Ok(())
         }
         Err(error) => {

@@ -4,6 +4,7 @@ use baal_protocol::Role;
 use uuid::Uuid;
 
 use super::{Handled, Handler, Pressed, Speaker};
+use crate::agents::Status;
 use crate::agents::access::{Access, Refusal};
 use crate::telegram::conversation::CurrentAgent;
 use crate::telegram::texts;
@@ -89,7 +90,6 @@ pub(super) async fn kept(handler: &mut Handler<'_>, speaker: &Speaker, pressed: 
 
 /// Why this agent cannot be asked to forget now.
 fn why_not(agent: &CurrentAgent) -> Option<texts::Message> {
-    use crate::agents::Status;
     match (agent.access, agent.status) {
         (_, Status::Deleting | Status::Deleted) | (Access::Refused(Refusal::Unknown), _) => {
             Some(texts::nobody_to_talk_to())

@@ -6,10 +6,9 @@ use crate::telegram::conversation::{self, Dialogue};
 use crate::telegram::cut::{Cut, cut};
 use crate::telegram::markdown::Formatted;
 use crate::telegram::outbox::Call;
-use crate::telegram::text::{edit_message, send_message};
+use crate::telegram::text::edit_message;
 use crate::telegram::texts;
 use crate::telegram::update::Message;
-use crate::wake::Queue;
 
 /// Begins the wizard anew, whatever was under way.
 pub(super) async fn begin(handler: &mut Handler<'_>, speaker: &Speaker) -> Handled {
@@ -185,8 +184,7 @@ async fn create(handler: &mut Handler<'_>, speaker: &Speaker, pressed: &Pressed,
     match service::create(handler.conn, handler.app, new).await {
         Ok(agent) => {
             tracing::info!(agent.id, user.id = speaker.user.id, "an agent was created");
-            handler.wake(Queue::Jobs);
-            handler.wake(Queue::Outbox);
+            handler.wake_jobs();
             Ok(())
         }
         Err(error) => {
@@ -199,8 +197,7 @@ async fn create(handler: &mut Handler<'_>, speaker: &Speaker, pressed: &Pressed,
 /// Asks a question, and notes which message it is.
 async fn ask(handler: &mut Handler<'_>, speaker: &Speaker, id: i64, dialogue: &Dialogue) -> Handled {
     let place = speaker.place;
-    let (text, buttons) = texts::question(id, dialogue, &handler.app.config);
-    let row = handler.call(&Call::reply(place.bot_id, place.chat_id, &send_message(place, &text, buttons))).await?;
+    let row = handler.post(place, texts::question(id, dialogue, &handler.app.config)).await?;
     conversation::set_question(handler.conn, place.bot_id, place.chat_id, Some(row)).await
 }
 

@@ -7,7 +7,7 @@ use crate::telegram::{setup, texts};
 
 /// `/invite`: operators get a code for one user. To others there is no such command.
 pub(super) async fn invite(handler: &mut Handler<'_>, speaker: &Speaker) -> Handled {
-    if !invites::is_operator(&handler.app.config, speaker.user.id) {
+    if !handler.is_operator(speaker) {
         return handler.say(speaker.place, texts::unknown_command()).await;
     }
     let code = invites::create(handler.conn, speaker.user.id).await?;

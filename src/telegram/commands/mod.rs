@@ -69,21 +69,40 @@ impl<'a> Handler<'a> {
         outbox::enqueue(self.conn, call).await
     }
 
+    /// Notes that a job was begun, whose message shows its progress.
+    pub fn wake_jobs(&mut self) {
+        self.wake(Queue::Jobs);
+        self.wake(Queue::Outbox);
+    }
+
     /// Says something, unless whoever would hear it has been told too much already.
-    pub async fn say(&mut self, place: Place, (text, buttons): texts::Message) -> Handled {
+    pub async fn say(&mut self, place: Place, message: texts::Message) -> Handled {
         if self.silent {
             return Ok(());
         }
-        let call = Call::reply(place.bot_id, place.chat_id, &send_message(place, &text, buttons));
-        self.call(&call).await.map(drop)
+        self.post(place, message).await.map(drop)
+    }
+
+    /// Sends a message that is to be changed later; its row.
+    pub async fn post(&mut self, place: Place, (text, buttons): texts::Message) -> sqlx::Result<i64> {
+        self.call(&Call::reply(place.bot_id, place.chat_id, &send_message(place, &text, buttons))).await
     }
 
     /// Changes the message whose button was pressed; where that is unknown, says it anew.
-    pub async fn turn_into(&mut self, pressed: &Pressed, (text, buttons): texts::Message) -> Handled {
+    pub async fn turn_into(&mut self, pressed: &Pressed, message: texts::Message) -> Handled {
+        self.replace(pressed, message).await.map(drop)
+    }
+
+    /// The same; the row whose message is to be changed later.
+    pub async fn replace(&mut self, pressed: &Pressed, (text, buttons): texts::Message) -> sqlx::Result<i64> {
         let place = pressed.place;
-        let Some(message_id) = pressed.message_id else { return self.say(place, (text, buttons)).await };
-        let call = Call::reply(place.bot_id, place.chat_id, &edit_message(place, message_id, &text, buttons));
-        self.call(&call).await.map(drop)
+        let Some(message_id) = pressed.message_id else { return self.post(place, (text, buttons)).await };
+        self.call(&Call::reply(place.bot_id, place.chat_id, &edit_message(place, message_id, &text, buttons))).await
+    }
+
+    /// Whether whoever speaks runs this.
+    pub fn is_operator(&self, speaker: &Speaker) -> bool {
+        self.app.config.is_operator(speaker.user.id)
     }
 
     /// Begins a dialogue, ending any other; its number. Who was creating an agent is told that this is over.
@@ -254,7 +273,7 @@ async fn on_answer(handler: &mut Handler<'_>, speaker: &Speaker, message: &Messa
 async fn on_command(handler: &mut Handler<'_>, speaker: &Speaker, message: &Message, command: Command<'_>) -> Handled {
     match command.name.as_str() {
         "start" => start::on_start(handler, speaker, command.argument).await,
-        "help" => handler.say(speaker.place, texts::help(overview::is_operator(handler, speaker))).await,
+        "help" => handler.say(speaker.place, texts::help(handler.is_operator(speaker))).await,
         "create" => create::begin(handler, speaker).await,
         "list" => agents::list(handler, speaker).await,
         "manage" => agents::manage(handler, speaker, command.argument).await,
@@ -319,7 +338,7 @@ async fn on_known_press(
     match press {
         Press::Create => create::begin(handler, speaker).await?,
         Press::List => agents::show_list(handler, speaker, pressed).await?,
-        Press::Help => handler.say(speaker.place, texts::help(overview::is_operator(handler, speaker))).await?,
+        Press::Help => handler.say(speaker.place, texts::help(handler.is_operator(speaker))).await?,
         Press::Chat(id) => start::enter(handler, speaker, id).await?,
         Press::Manage(id) => agents::show_card(handler, speaker, pressed, id).await?,
         Press::Delete(id) => agents::ask_delete(handler, speaker, Some(pressed), id).await?,

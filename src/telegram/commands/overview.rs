@@ -21,7 +21,7 @@ pub(super) async fn dashboard(handler: &mut Handler<'_>, speaker: &Speaker) -> H
 
 /// `/pool`, which others than operators do not know.
 pub(super) async fn pool(handler: &mut Handler<'_>, speaker: &Speaker) -> Handled {
-    let message = match is_operator(handler, speaker) {
+    let message = match handler.is_operator(speaker) {
         true => all_machines(handler).await?,
         false => texts::unknown_command(),
     };
@@ -37,16 +37,11 @@ pub(super) async fn on_press(
 ) -> sqlx::Result<Option<&'static str>> {
     let message = match press {
         OverviewPress::Dashboard => all_agents(handler, speaker).await?,
-        OverviewPress::Pool if is_operator(handler, speaker) => all_machines(handler).await?,
+        OverviewPress::Pool if handler.is_operator(speaker) => all_machines(handler).await?,
         OverviewPress::Pool => return Ok(Some(texts::NOT_FOR_YOU)),
     };
     handler.turn_into(pressed, message).await?;
     Ok(None)
-}
-
-/// Whether the speaker runs this.
-pub(super) fn is_operator(handler: &Handler<'_>, speaker: &Speaker) -> bool {
-    handler.app.config.operator_ids.contains(&speaker.user.id)
 }
 
 async fn all_agents(handler: &mut Handler<'_>, speaker: &Speaker) -> sqlx::Result<texts::Message> {

@@ -4,10 +4,7 @@ use super::{Handled, Handler, Pressed, Speaker, account};
 use crate::agents::{keys, store};
 use crate::errands::store::{self as errands, Errand};
 use crate::telegram::conversation::{self, Dialogue};
-use crate::telegram::outbox::Call;
-use crate::telegram::text::send_message;
 use crate::telegram::texts;
-use crate::wake::Queue;
 
 /// `/privacy`.
 pub(super) async fn privacy(handler: &mut Handler<'_>, speaker: &Speaker) -> Handled {
@@ -49,12 +46,8 @@ pub(super) async fn on_word(handler: &mut Handler<'_>, speaker: &Speaker, text: 
     for kind in ["balance", "rekey"] {
         errands::withdraw(handler.conn, user, kind).await?;
     }
-    let (message, buttons) = texts::forgetting(0, 0);
-    let progress =
-        handler.call(&Call::reply(place.bot_id, place.chat_id, &send_message(place, &message, buttons))).await?;
-    let vault = &handler.app.config.vault;
-    errands::enqueue(handler.conn, vault, place, user, &Errand::Forget, Some(progress)).await?;
-    handler.wake(Queue::Errands);
+    let progress = handler.post(place, texts::forgetting(0, 0)).await?;
+    account::run(handler, speaker, &Errand::Forget, progress).await?;
     tracing::info!(user.id = user, "a user asked to be forgotten");
     Ok(())
 }

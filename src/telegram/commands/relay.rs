@@ -151,9 +151,6 @@ async fn ask(
 
 /// Why a message does not reach this agent now, in words for who wrote it.
 fn why_not(speaker: &Speaker, agent: &CurrentAgent) -> Option<texts::Message> {
-    if speaker.conversation.account.being_forgotten {
-        return Some(texts::being_forgotten());
-    }
     let owner = agent.owner_id == speaker.user.id;
     match (agent.access, agent.status) {
         // What is gone is told as such, whoever it was open to.

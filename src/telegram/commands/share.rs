@@ -131,25 +131,23 @@ pub(super) async fn on_press(
             Err(error) => (Err(error), None),
         },
         SharePress::Visitors { agent, page } => (page_of(handler, speaker, agent, page).await, None),
-        SharePress::Visitor { agent, user } => (
-            guest_card(sharing::visitor(handler.conn, owner, agent, user).await, clock::now(handler.conn).await?),
-            None,
-        ),
+        SharePress::Visitor { agent, user } => {
+            (guest_card(sharing::visitor(handler.conn, owner, agent, user).await, handler).await, None)
+        }
         SharePress::Admit { agent, user } => {
             handler.wake(Queue::Outbox);
-            (guest_card(sharing::admit(handler.conn, owner, agent, user).await, clock::now(handler.conn).await?), None)
+            (guest_card(sharing::admit(handler.conn, owner, agent, user).await, handler).await, None)
         }
         SharePress::Refuse { agent, user } => {
             handler.wake(Queue::Outbox);
-            (guest_card(sharing::refuse(handler.conn, owner, agent, user).await, clock::now(handler.conn).await?), None)
+            (guest_card(sharing::refuse(handler.conn, owner, agent, user).await, handler).await, None)
         }
         SharePress::Block { agent, user } => {
-            (guest_card(sharing::block(handler.conn, owner, agent, user).await, clock::now(handler.conn).await?), None)
+            (guest_card(sharing::block(handler.conn, owner, agent, user).await, handler).await, None)
         }
-        SharePress::Unblock { agent, user } => (
-            guest_card(sharing::unblock(handler.conn, owner, agent, user).await, clock::now(handler.conn).await?),
-            None,
-        ),
+        SharePress::Unblock { agent, user } => {
+            (guest_card(sharing::unblock(handler.conn, owner, agent, user).await, handler).await, None)
+        }
     };
     let notice = notice.filter(|_| message.is_ok());
     handler.turn_into(pressed, told(message)?).await?;
@@ -227,9 +225,11 @@ async fn page_of(
     Ok(texts::visitors(&agent, &guests, total, page, now))
 }
 
-fn guest_card(
+async fn guest_card(
     guest: Result<(Agent, visitors::Guest), ServiceError>,
-    now: DateTime<Utc>,
+    handler: &mut Handler<'_>,
 ) -> Result<Message, ServiceError> {
-    guest.map(|(agent, guest)| texts::visitor_card(&agent, &guest, now))
+    let (agent, guest) = guest?;
+    let now = clock::now(handler.conn).await?;
+    Ok(texts::visitor_card(&agent, &guest, now))
 }

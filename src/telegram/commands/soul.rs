@@ -8,7 +8,6 @@ use crate::telegram::conversation::{self, Dialogue};
 use crate::telegram::cut::{Cut, cut};
 use crate::telegram::texts;
 use crate::telegram::update::Message;
-use crate::wake::Queue;
 
 /// `/soul`: asks which; with a number, shows that agent's personality; with words behind it, changes it to these.
 pub(super) async fn soul(handler: &mut Handler<'_>, speaker: &Speaker, message: &Message, argument: &str) -> Handled {
@@ -111,7 +110,7 @@ async fn change(
     let change = Change { system_prompt: Some(words), ..Change::default() };
     let changed = service::change(handler.conn, handler.app, owner, id, change).await?;
     tracing::info!(agent.id = id, user.id = owner, version = changed.agent.wanted_version, "a personality was changed");
-    wake(handler);
+    handler.wake_jobs();
     Ok(changed)
 }
 
@@ -154,7 +153,7 @@ async fn undo(
     let message = match service::undo_soul(handler.conn, handler.app, speaker.user.id, id, versions).await {
         Ok(Some(changed)) => {
             tracing::info!(agent.id = id, user.id = speaker.user.id, "an earlier personality is wanted again");
-            wake(handler);
+            handler.wake_jobs();
             texts::soul_undone(&changed)
         }
         Ok(None) => return Ok(Some(texts::ANOTHER_SOUL)),
@@ -162,11 +161,6 @@ async fn undo(
     };
     handler.turn_into(pressed, message).await?;
     Ok(None)
-}
-
-fn wake(handler: &mut Handler<'_>) {
-    handler.wake(Queue::Jobs);
-    handler.wake(Queue::Outbox);
 }
 
 /// The number's word and the words behind it, as they were written: over several lines, and indented where they begin

@@ -7,7 +7,6 @@ use super::{Handled, Handler, Pressed, Speaker};
 use crate::agents::service::{self, TakenUp};
 use crate::agents::{Agent, Status, store};
 use crate::telegram::texts;
-use crate::wake::Queue;
 
 /// `/update`.
 pub(super) async fn update(handler: &mut Handler<'_>, speaker: &Speaker, argument: &str) -> Handled {
@@ -26,7 +25,7 @@ pub(super) async fn update_now(handler: &mut Handler<'_>, speaker: &Speaker, id:
     let message = match service::update(handler.conn, handler.app, owner, id).await {
         Ok(changed) => {
             tracing::info!(agent.id = id, user.id = owner, "an agent is to be updated");
-            wake(handler);
+            handler.wake_jobs();
             // The job's own message tells all, where it can be seen.
             if changed.taken_up == TakenUp::ByNewJob && is_told_here(&changed.agent, speaker) {
                 return Ok(());
@@ -124,7 +123,7 @@ pub(super) async fn begin_anew(
     let message = match service::begin_anew(handler.conn, handler.app, owner, id).await {
         Ok(agent) => {
             tracing::info!(agent.id = id, user.id = owner, "an agent is to begin anew");
-            wake(handler);
+            handler.wake_jobs();
             if pressed.is_none() && is_told_here(&agent, speaker) {
                 return Ok(());
             }
@@ -148,16 +147,11 @@ async fn begin_repair(
     match service::repair(handler.conn, handler.app, owner, id).await {
         Ok(agent) => {
             tracing::info!(agent.id = id, user.id = owner, "an agent is to be repaired");
-            wake(handler);
+            handler.wake_jobs();
             Ok(Ok(agent))
         }
         Err(error) => Ok(Err(Handler::refusal(error)?)),
     }
-}
-
-fn wake(handler: &mut Handler<'_>) {
-    handler.wake(Queue::Jobs);
-    handler.wake(Queue::Outbox);
 }
 
 /// Whether the messages of the agent's jobs appear in this chat.

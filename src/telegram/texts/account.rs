@@ -17,6 +17,9 @@ fn press(press: AccountPress, label: impl Into<String>) -> teloxide_core::types:
     Press::Account(press).button(label)
 }
 
+/// A button about a key that is not connected any more.
+pub const NO_KEY_CONNECTED: &str = "No key is connected.";
+
 /// `/login` without a key.
 pub fn ask_for_key(connected: bool) -> Message {
     let text = Text::bold("🔑 Connect your LibertAI account")

@@ -14,7 +14,7 @@ use crate::telegram::markdown::utf16_len;
 use crate::telegram::text::{Buttons, Text};
 
 /// Agents of a list: an operator may allow thousands, and it must fit a message.
-const LISTED: usize = 20;
+pub(super) const LISTED: usize = 20;
 /// UTF-16 units of a list that may be filled with more than names and statuses, which always fit.
 const ROOM: usize = 4_000;
 /// UTF-16 units that an agent's name and status may need.
@@ -30,18 +30,8 @@ pub fn list(agents: &[Agent], standings: &HashMap<i64, Standing>, slots: Slots, 
     let (unknown, shown) = (Standing::default(), agents.len().min(LISTED));
     for (place, agent) in agents.iter().take(LISTED).enumerate() {
         let standing = standings.get(&agent.id).unwrap_or(&unknown);
-        text = text
-            .then(format!("\n{} ", light(agent, standing)))
-            .then_bold(&agent.name)
-            .then(format!(" · no. {} · {}", agent.id, agent.status));
-        if current == Some(agent.id) {
-            text = text.then_italic(" · you are talking to it");
-        }
-        let details = details(agent, standing, 80).iter().map(|line| format!("\n      {line}")).collect::<String>();
-        let room = ROOM.saturating_sub(text.length() + (shown - place - 1) * ENTRY);
-        if utf16_len(&details) <= room {
-            text = text.then(details);
-        }
+        let lines = details(agent, standing, 80);
+        text = entry(text, agent, standing, current, &lines, shown - place - 1);
         buttons.push(vec![
             Press::Chat(agent.id).button(format!("💬 {}", excerpt(&agent.name, 24))),
             Press::Manage(agent.id).button("🛠 Manage"),
@@ -54,6 +44,27 @@ pub fn list(agents: &[Agent], standings: &HashMap<i64, Standing>, slots: Slots, 
         buttons.push(vec![Press::Create.button("✨ Create another")]);
     }
     (text.done(), buttons)
+}
+
+/// An agent's name and status, and these lines below where there is room: `behind` it come so many more.
+pub(super) fn entry(
+    text: Text,
+    agent: &Agent,
+    standing: &Standing,
+    current: Option<i64>,
+    lines: &[String],
+    behind: usize,
+) -> Text {
+    let mut text = text
+        .then(format!("\n{} ", light(agent, standing)))
+        .then_bold(&agent.name)
+        .then(format!(" · no. {} · {}", agent.id, agent.status));
+    if current == Some(agent.id) {
+        text = text.then_italic(" · you are talking to it");
+    }
+    let lines = lines.iter().map(|line| format!("\n      {line}")).collect::<String>();
+    let room = ROOM.saturating_sub(text.length() + behind * ENTRY);
+    if utf16_len(&lines) <= room { text.then(lines) } else { text }
 }
 
 /// One agent's card; `link`: what opens it for others, if anything does.

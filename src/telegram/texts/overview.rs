@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use super::{Message, ago, count, credits, details, excerpt, light, no_agents};
+use super::agents::{LISTED, entry};
+use super::{Message, ago, count, credits, details, excerpt, no_agents};
 use crate::agents::Agent;
 use crate::agents::overview::Figures;
 use crate::agents::standing::Standing;
@@ -12,15 +13,7 @@ use crate::cloud::aleph::Funds;
 use crate::cloud::overview::{FailedJob, Overview};
 use crate::config::{CloudKind, Config};
 use crate::telegram::callback::{OverviewPress, Press};
-use crate::telegram::markdown::utf16_len;
 use crate::telegram::text::{Buttons, Text};
-
-/// Agents on the dashboard.
-const SHOWN: usize = 20;
-/// UTF-16 units that it may have, below Telegram's 4,096.
-const ROOM: usize = 4_000;
-/// UTF-16 units that an agent's first line may need.
-const ENTRY: usize = 180;
 
 /// A press that is for others.
 pub const NOT_FOR_YOU: &str = "This is for operators only.";
@@ -38,33 +31,22 @@ pub fn dashboard(
     }
     let mut text = Text::bold("📊 Your agents").then(as_of(now)).then("\n");
     let (no_standing, no_figures) = (Standing::default(), Figures::default());
-    let shown = agents.len().min(SHOWN);
+    let shown = agents.len().min(LISTED);
     let mut buttons = Buttons::new();
-    for (place, agent) in agents.iter().take(SHOWN).enumerate() {
+    for (place, agent) in agents.iter().take(LISTED).enumerate() {
         let standing = standings.get(&agent.id).unwrap_or(&no_standing);
         let figures = figures.get(&agent.id).unwrap_or(&no_figures);
-        text = text
-            .then(format!("\n{} ", light(agent, standing)))
-            .then_bold(&agent.name)
-            .then(format!(" · no. {} · {}", agent.id, agent.status));
-        if current == Some(agent.id) {
-            text = text.then_italic(" · you are talking to it");
-        }
         let mut lines = vec![told(figures)];
         lines.extend(details(agent, standing, 80));
-        let lines: String = lines.iter().map(|line| format!("\n      {line}")).collect();
-        let room = ROOM.saturating_sub(text.length() + (shown - place - 1) * ENTRY);
-        if utf16_len(&lines) <= room {
-            text = text.then(lines);
-        }
+        text = entry(text, agent, standing, current, &lines, shown - place - 1);
         let button = Press::Manage(agent.id).button(format!("🛠 {}", excerpt(&agent.name, 24)));
         match buttons.last_mut().filter(|row| row.len() < 2) {
             Some(row) => row.push(button),
             None => buttons.push(vec![button]),
         }
     }
-    if agents.len() > SHOWN {
-        text = text.then(format!("\n\n… and {}.", count((agents.len() - SHOWN) as i64, "more agent")));
+    if agents.len() > LISTED {
+        text = text.then(format!("\n\n… and {}.", count((agents.len() - LISTED) as i64, "more agent")));
     }
     buttons.push(vec![Press::Overview(OverviewPress::Dashboard).button("🔄 Refresh")]);
     (text.done(), buttons)
@@ -150,6 +132,7 @@ mod tests {
 
     use super::*;
     use crate::agents::model::tests::agent;
+    use crate::telegram::markdown::utf16_len;
 
     #[test]
     fn even_the_longest_dashboard_fits_a_message() {

@@ -1,6 +1,6 @@
 //! What the bot says about what it keeps, and about forgetting.
 
-use super::Message;
+use super::{Message, count};
 use crate::telegram::callback::{AccountPress, Press};
 use crate::telegram::text::Text;
 
@@ -77,18 +77,14 @@ pub fn forgetting(agents: i64, others: i64) -> Message {
     if agents > 0 {
         text = text.then(format!(
             "\n• {} being deleted, with {}",
-            counted(agents, "agent is", "agents are"),
+            format_args!("{} {}", count(agents, "agent"), if agents == 1 { "is" } else { "are" }),
             machines(agents)
         ));
     }
     if others > 0 {
-        text = text.then(format!("\n• {} of others still to forget you", counted(others, "agent", "agents")));
+        text = text.then(format!("\n• {} of others still to forget you", count(others, "agent")));
     }
     (text.then("\n\nThis goes on by itself; I say so here when it is done.").done(), vec![])
-}
-
-fn counted(count: i64, one: &str, many: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
 fn machines(agents: i64) -> &'static str {
@@ -113,7 +109,7 @@ pub fn forgotten(others: i64) -> Message {
     if others > 0 {
         text = text.then(format!(
             "\n\n{} of others can't be reached at the moment. As soon as that changes your conversation is deleted there too.",
-            counted(others, "agent", "agents")
+            count(others, "agent")
         ));
     }
     (text.then("\n\nIf you write again you are new here.").done(), vec![])

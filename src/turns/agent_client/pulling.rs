@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use baal_protocol::{AcknowledgePending, PendingMessages};
 use reqwest::{RequestBuilder, Response, Url};
-use secrecy::ExposeSecret;
 use uuid::Uuid;
 
 use super::{AgentClient, AgentError, FIRST_BYTE, describe};
@@ -58,15 +57,7 @@ impl AgentClient {
 
     /// The head of a successful answer.
     async fn answer(&self, request: RequestBuilder, patience: Duration) -> Result<Response, AgentError> {
-        let request = request.bearer_auth(self.secret.expose_secret()).send();
-        let response = match tokio::time::timeout(patience, request).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) if error.is_connect() || error.is_builder() => {
-                return Err(AgentError::Unreachable(describe(error)));
-            }
-            Ok(Err(error)) => return Err(AgentError::Broken(describe(error))),
-            Err(_) => return Err(AgentError::Broken("no answer in time".into())),
-        };
+        let response = self.send(request, patience).await?;
         match response.status() {
             status if status.is_success() => Ok(response),
             status if status.is_server_error() || status.as_u16() == 429 => Err(AgentError::Unwell(status.as_u16())),

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use baal_protocol::{PendingMessage, PendingMessages};
+use baal_protocol::{PendingMessage, PendingMessages, REMEMBERS};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 use uuid::Uuid;
 
 use super::store::{self, Agent, Key};
 use super::{Crowd, say};
+use crate::agents::model::speaks;
 use crate::app::App;
 use crate::replica::Replica;
 use crate::slots::bounded;
@@ -101,7 +102,7 @@ async fn round(
         return Ok(Next::Later(SWEEP));
     };
     let client = AgentClient::new(app.agents_http.clone(), &agent.url, secret);
-    let remembers = agent.protocol >= 2;
+    let remembers = speaks(agent.protocol, REMEMBERS);
     // The mark of one that forgot what it told until it was updated is no id.
     if remembers && first && agent.after > 0 && agent.database.is_some() {
         // Whoever listened before may have died before it said so.
