@@ -38,6 +38,7 @@ e2e: agent ## Install the agent over SSH on fake VMs (containers with systemd), 
 	scripts/bootstrap e2e
 	@# As for `make test`: the tests start programs of other packages, and nothing is to be built twice.
 	cargo build --workspace --all-targets --features $(E2E)
+	crates/e2e/machine/vm ready
 	cargo test --workspace --features $(E2E) --test deploy --test install --test walls -- --nocapture
 
 e2e-qemu: agent ## Attack it on a real VM with Debian 12's kernel: slow, for releases
