@@ -59,6 +59,10 @@ bench-deploy: agent ## Measure how long a machine takes from SSH to a healthy ag
 
 generated: ## Write the files that are made from the code
 	cargo build --workspace --bins
-	@# By way of a temporary file, so that a failure doesn't leave an empty one.
-	"$${CARGO_TARGET_DIR:-target}/debug/baal" env-example > .env.example.new || { rm -f .env.example.new; exit 1; }
-	mv .env.example.new .env.example
+	@# By way of temporary files, so that a failure doesn't leave empty ones.
+	@mkdir -p openapi; baal="$${CARGO_TARGET_DIR:-target}/debug/baal"; \
+	for made in ".env.example env-example" "openapi/openapi.json openapi"; do \
+		set -- $$made; \
+		"$$baal" "$$2" > "$$1.new" || { rm -f "$$1.new"; exit 1; }; \
+		mv "$$1.new" "$$1"; \
+	done

@@ -82,7 +82,8 @@ impl Bench {
             self.kit.prepare(&mut session, VM, &address.host).await.unwrap();
         }
         self.kit.install(&mut session, VM, &config()).await.unwrap();
-        let health = self.app.agents_http.get(format!("https://{}/health", address.host)).send().await.unwrap();
+        let health =
+            self.app.agents_http.to_operators().get(format!("https://{}/health", address.host)).send().await.unwrap();
         assert!(health.status().is_success(), "{health:?}");
         let total = begun.elapsed();
         let bytes = session.traffic();

@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-use crate::agents;
+use crate::agents::http::AgentsHttp;
 use crate::cloud::aleph::Aleph;
 use crate::config::{CloudKind, Config};
 use crate::install::Kit;
@@ -38,7 +38,7 @@ pub struct Shared {
     /// What Telegram wants to be left alone.
     pub holds: Holds,
     /// HTTP to agents: no overall time-out, because answers stream for minutes.
-    pub agents_http: reqwest::Client,
+    pub agents_http: AgentsHttp,
     /// LibertAI, to ask for balances.
     pub libertai: LibertAi,
     /// Telegram's id of this process' bot.
@@ -70,7 +70,7 @@ impl App {
     pub fn new(config: Config) -> anyhow::Result<Self> {
         let db = connect_lazily(&config)?;
         let telegram = Api::new(&config)?;
-        let agents_http = agents::http::client(config.agent_tls, config.agent_ca_file.as_deref())?;
+        let agents_http = AgentsHttp::new(&config)?;
         let libertai = LibertAi::new(&config.libertai_api_base_url)?;
         let bot_id = config.bot_id();
         let remote = match config.cloud {

@@ -17,7 +17,7 @@ const LEASE: &str = "janitor";
 const BATCH: i64 = 5_000;
 
 /// What goes when. Telegram repeats an update for at most a day; dead letters wait for somebody to look.
-const RULES: [(&str, &str); 10] = [
+const RULES: [(&str, &str); 11] = [
     (
         "handled updates",
         "delete from updates where (bot_id, update_id) in (select bot_id, update_id from updates
@@ -67,14 +67,28 @@ const RULES: [(&str, &str); 10] = [
     ),
     (
         "people who were forgotten",
-        "delete from users where id in (select u.id from users u where u.name = ''
-          and not exists (select from visitors v where v.user_id = u.id)
-          and not exists (select from agents a where a.owner_id = u.id) limit $1)",
+        // The record of what was done about them keeps their number as long as they do.
+        "with gone as (
+           delete from users where id in (select u.id from users u where u.name = ''
+             and u.blocked_at is null and u.daily_messages is null and u.max_agents is null
+             and not exists (select from visitors v where v.user_id = u.id)
+             and not exists (select from agents a where a.owner_id = u.id) limit $1)
+           returning id),
+         unnamed as (
+           update audit a set user_id = null, before = null, after = null,
+                  subject_id = case when a.subject_kind = 'user' then '' else a.subject_id end
+             from gone where a.user_id = gone.id)
+         select id from gone",
     ),
     (
         "finished errands",
         "delete from errands where id in (select id from errands
           where done and created_at < now() - interval '7 days' limit $1)",
+    ),
+    (
+        "answers kept for repetitions",
+        "delete from idempotency where (token_id, key) in (select token_id, key from idempotency
+          where created_at < now() - interval '1 day' limit $1)",
     ),
     (
         // With what each tried. An agent's last says how it came to be as it is.

@@ -1,5 +1,7 @@
 //! Baal's control plane: the library behind the `baal` program.
 
+mod addresses;
+pub mod admin;
 pub mod agents;
 pub mod app;
 pub mod clock;
@@ -8,7 +10,8 @@ pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod errands;
-mod http;
+pub mod eyes;
+pub mod http;
 pub mod install;
 pub mod janitor;
 pub mod jobs;
@@ -22,6 +25,7 @@ mod storable;
 mod take_back;
 pub mod telegram;
 pub mod telemetry;
+pub mod trace;
 pub mod turns;
 pub mod vault;
 pub mod wake;

@@ -4,20 +4,24 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use baal::admin::audit::Change;
+use baal::admin::{self, Caller, audit};
 use baal::app::{self, App};
 use baal::cloud::aleph::preview;
 use baal::cloud::{hosts, reconcile};
 use baal::config::{self, Config};
+use baal::eyes::status;
 use baal::install::authority;
 use baal::serve::Parts;
 use baal::telegram::api::TIMEOUT;
 use baal::telegram::setup;
 use baal::vault::Vault;
-use baal::{demo, doctor, private_file, serve, telemetry};
+use baal::{demo, doctor, http, private_file, serve, telemetry};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use secrecy::ExposeSecret;
+use serde_json::{Value, json};
 
 /// A Telegram bot platform on which anyone creates and shares AI agents.
 #[derive(Parser)]
@@ -72,6 +76,13 @@ enum Command {
         #[command(flatten)]
         environment: Environment,
     },
+    /// Show how the system is doing; ends with a status other than 0 if anything is alarming.
+    Status {
+        #[command(flatten)]
+        options: status::Options,
+        #[command(flatten)]
+        environment: Environment,
+    },
     /// Look at what would be sent to Aleph Cloud.
     Aleph {
         #[command(subcommand)]
@@ -93,6 +104,15 @@ enum Command {
         #[command(flatten)]
         environment: Environment,
     },
+    /// Make, show and revoke tokens of the administrators' API.
+    Token {
+        #[command(subcommand)]
+        action: admin::cli::Action,
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Print the API's OpenAPI document.
+    Openapi,
     /// Print `.env.example`.
     #[command(hide = true)]
     EnvExample,
@@ -131,7 +151,11 @@ fn main() -> ExitCode {
     let command = Cli::command().mut_subcommand("serve", |serve| serve.after_long_help(config::help()));
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     let runtime = tokio::runtime::Runtime::new();
-    let result = runtime.context("the runtime could not start").and_then(|runtime| runtime.block_on(run(cli.command)));
+    let result = runtime.context("the runtime could not start").and_then(|runtime| {
+        let result = runtime.block_on(run(cli.command));
+        telemetry::end();
+        result
+    });
     match result {
         Ok(code) => code,
         Err(error) => {
@@ -167,6 +191,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             let well = doctor::run(Config::load(!environment.no_env_file)?).await?;
             return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Status { options, environment } => {
+            let well = status::run(&load(&environment)?, options).await?;
+            return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Aleph { action: AlephAction::Preview(options), environment } => {
             println!("{:#}", preview::run(&load(&environment)?, &options).await?);
         }
@@ -177,6 +205,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Reconcile { options, environment } => {
             reconcile::cli::run(&App::new(load(&environment)?)?, options).await?;
         }
+        Command::Token { action, environment } => {
+            admin::cli::run(&app::connect_lazily(&load(&environment)?)?, action).await?;
+        }
+        Command::Openapi => println!("{}", http::admin::document().to_pretty_json()?),
         Command::EnvExample => print!("{}", config::env_example()),
     }
     Ok(ExitCode::SUCCESS)
@@ -184,7 +216,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 fn load(environment: &Environment) -> anyhow::Result<Config> {
     let config = Config::load(!environment.no_env_file)?;
-    telemetry::init(config.log_format);
+    telemetry::init(config.log_format, config.otlp_endpoint.as_deref())?;
     if let Some(path) = Config::env_file().filter(|_| !environment.no_env_file) {
         private_file::warn_if_shared(&path, "the configuration with its keys");
     }
@@ -199,21 +231,32 @@ fn keygen() {
     println!("ADMIN_TOKEN={}", random());
 }
 
+/// Telegram is no part of a transaction: the entry is written once it has done it.
+async fn webhook_changed(conn: &mut sqlx::PgConnection, action: &str, after: Value) -> anyhow::Result<()> {
+    let change = Change { action, kind: "webhook", id: "bot".into(), user_id: None, before: Value::Null, after };
+    let recorded = audit::record(conn, &Caller::command_line(), change).await;
+    recorded.context("Telegram did it, but the record of changes could not be written")
+}
+
 async fn webhook(action: WebhookAction, config: Config) -> anyhow::Result<()> {
     let app = App::new(config)?;
     match action {
         WebhookAction::Set { url } => {
             let url = url.or(app.config.public_url.clone()).context("neither --url nor PUBLIC_URL is given")?;
+            let mut conn = app.db.acquire().await.context("the database does not answer")?;
             setup::set_webhook(&app, &url).await?;
+            webhook_changed(&mut conn, "webhook.set", json!({"url": url})).await?;
             println!("Telegram will deliver updates to {url}/telegram/webhook.");
         }
         WebhookAction::Info => {
             let info = app.telegram.call_raw("getWebhookInfo", "{}".into(), TIMEOUT).await?;
-            let info: serde_json::Value = serde_json::from_str(info.get())?;
+            let info: Value = serde_json::from_str(info.get())?;
             println!("{info:#}");
         }
         WebhookAction::Delete => {
+            let mut conn = app.db.acquire().await.context("the database does not answer")?;
             app.telegram.call_raw("deleteWebhook", "{}".into(), TIMEOUT).await?;
+            webhook_changed(&mut conn, "webhook.delete", Value::Null).await?;
             println!("The webhook is deleted.");
         }
     }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::app::App;
+use crate::eyes::metrics;
 
 #[derive(Debug)]
 struct Inner {
@@ -101,6 +102,7 @@ impl Replica {
                 }
                 Ok(Ok(false)) => {
                     warn!(replica.id = self.0.id, "this replica was given up for dead; letting go of all work");
+                    metrics::lease_lost();
                     self.0.lost.cancel();
                     return;
                 }

@@ -1,8 +1,10 @@
 //! Running: the HTTP server and the workers, from start to SIGTERM.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use axum::serve::ListenerExt;
 use sqlx::migrate::MigrateError;
 use tokio::net::TcpListener;
@@ -14,7 +16,7 @@ use tracing::{error, info, warn};
 use crate::app::App;
 use crate::config::{Config, TelegramMode};
 use crate::replica::Replica;
-use crate::{cloud, errands, http, janitor, jobs, take_back, telegram, turns};
+use crate::{cloud, errands, eyes, http, janitor, jobs, take_back, telegram, turns};
 
 /// How long work may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(20);
@@ -40,17 +42,34 @@ pub async fn run(config: Config, parts: Parts) -> anyhow::Result<()> {
     for doubt in config.doubts() {
         warn!("{doubt}");
     }
+    eyes::metrics::start();
     let app = App::new(config)?;
     let stop = stop_on_signal()?;
     let mut running = JoinSet::new();
     if parts.http {
-        // Bound before anything else, so that a port in use is told at once.
-        let address = app.config.listen_addr;
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("LISTEN_ADDR {address} cannot be listened on"))?;
-        info!(address = %listener.local_addr()?, "listening");
-        running.spawn(serve_http(app.clone(), listener, stop.clone()));
+        let routers = http::routers(&app);
+        let public = ("LISTEN_ADDR", app.config.listen_addr, routers.public);
+        let admin = app
+            .config
+            .admin_listen_addr
+            .zip(routers.admin)
+            .map(|(address, router)| ("ADMIN_LISTEN_ADDR", address, router));
+        for (variable, address, router) in [Some(public), admin].into_iter().flatten() {
+            let listener = listen(variable, address).await?;
+            running.spawn(serve_http(router, listener, stop.clone()));
+        }
     }
+    if !parts.http
+        && let Some(address) = app.config.admin_listen_addr
+    {
+        let listener = listen("ADMIN_LISTEN_ADDR", address).await?;
+        running.spawn(serve_http(http::watched(&app), listener, stop.clone()));
+    }
+    let upkeep = stop.clone();
+    running.spawn(async move {
+        eyes::metrics::keep_up(&upkeep).await;
+        Ok(())
+    });
     running.spawn(work(app, parts, stop.clone()));
     let mut result = Ok(());
     while let Some(ended) = running.join_next().await {
@@ -79,12 +98,21 @@ fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-async fn serve_http(app: App, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+/// Before anything else, so that a port in use is told at once.
+async fn listen(variable: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("{variable} {address} cannot be listened on"))?;
+    info!(address = %listener.local_addr()?, "listening");
+    Ok(listener)
+}
+
+async fn serve_http(router: Router, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
     let listener = listener.tap_io(|connection| {
         // silent-ok: without it answers are merely slower.
         let _ = connection.set_nodelay(true);
     });
-    let server = axum::serve(listener, http::router(app)).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
     // A client that never ends its request must not keep the process.
     let late = async {
         stop.cancelled().await;

@@ -3,6 +3,7 @@
 use tracing::{info, warn};
 
 use crate::app::App;
+use crate::eyes::metrics;
 use crate::replica::Replica;
 use crate::wake::Queue;
 use crate::{errands, jobs, telegram, turns};
@@ -39,10 +40,12 @@ async fn take_back(app: &App) -> sqlx::Result<()> {
         (Queue::Errands, errands::store::take_back(&mut tx).await?),
     ];
     tx.commit().await?;
+    metrics::replicas_given_up(dead.len() as u64);
     if !dead.is_empty() {
         warn!(replicas = ?dead, "replicas stopped beating and were given up");
     }
     for (queue, count) in freed {
+        metrics::taken_back(queue, count);
         if count > 0 {
             info!(?queue, count, "work of dead replicas was taken back");
             app.wake.wake(queue);

@@ -1,15 +1,23 @@
-//! Logs, to standard error: for people or as JSON lines.
+//! Logs, to standard error: for people or as JSON lines. And traces, to a collector, where one is named.
+
+mod export;
 
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
 
+use anyhow::Context as _;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::debug_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::LogFormat;
+use crate::trace;
+
+pub use export::end;
 
 /// What is logged unless RUST_LOG says otherwise. The SSH library logs what a server sends, up to errors, as often as it sends it.
 const DEFAULT_FILTER: &str = "info,sqlx=warn,hyper=warn,reqwest=warn,russh=off,async_ssh2_tokio=off";
@@ -22,19 +30,32 @@ const QUIETER: [(&str, LevelFilter); 4] = [
     ("hyper", LevelFilter::INFO),
 ];
 
-/// Starts logging. Later calls change nothing.
-pub fn init(format: LogFormat) {
+/// Starts logging, and sending traces to the collector at this base URL. Later calls change nothing. Within a runtime; [`end`]
+/// sends the last traces.
+pub fn init(format: LogFormat, collector: Option<&str>) -> anyhow::Result<()> {
     // silent-ok: what cannot be read is as good as not set
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).ok();
-    let filter = EnvFilter::try_new(directives(asked.as_deref())).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match format {
+    // What is made for traces alone is not logged, whether they are collected or not.
+    let filter = |directives: &str| format!("{directives},{}=off", trace::TARGET);
+    let filter = EnvFilter::try_new(filter(&directives(asked.as_deref())))
+        .unwrap_or_else(|_| EnvFilter::new(filter(DEFAULT_FILTER)));
+    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let logs: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Human => {
-            logs.with_ansi(std::io::stderr().is_terminal()).with_target(false).fmt_fields(one_line()).try_init()
+            logs.with_ansi(std::io::stderr().is_terminal()).with_target(false).fmt_fields(one_line()).boxed()
         }
-        LogFormat::Json => logs.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed(),
+    };
+    let started = match collector {
+        // What is not logged then is disabled altogether.
+        None => tracing_subscriber::registry().with(logs).with(filter).try_init(),
+        Some(url) => {
+            let traces = export::layer(url).with_context(|| format!("traces cannot be sent to {url}"))?;
+            tracing_subscriber::registry().with(logs.with_filter(filter)).with(traces).try_init()
+        }
     };
     drop(started); // silent-ok: logging is on already
+    Ok(())
 }
 
 /// Whether a character moves a cursor, ends a line, turns a text around or is not to be seen: strangers' words reach no log and

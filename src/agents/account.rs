@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Row as _};
 
-use super::keys;
 use super::model::Status;
+use super::{keys, limits};
 use crate::app::App;
 use crate::libertai::masked;
 
@@ -16,13 +16,13 @@ pub struct Account {
     pub key: Option<String>,
     /// Messages of today that counted.
     pub used: i32,
-    /// FREE_TIER_DAILY_MESSAGES.
+    /// FREE_TIER_DAILY_MESSAGES, or what operators set for this user.
     pub limit: i32,
     /// Until the count starts anew.
     pub resets_in: Duration,
     /// Their agents by status, in order of life.
     pub agents: Vec<(Status, i64)>,
-    /// MAX_AGENTS_PER_USER.
+    /// MAX_AGENTS_PER_USER, or what operators set for this user.
     pub max_agents: u32,
     /// Running agents that are not on the key that is connected.
     pub others: i64,
@@ -51,7 +51,8 @@ impl Account {
         };
         // Another BOT_ENCRYPTION_KEY: it is there, but not to be shown.
         let key = own.map(|own| own.open(&app.config.vault).map_or_else(|_| "…".to_owned(), |key| masked(&key)));
-        let statuses = [Status::Running, Status::Provisioning, Status::Failed, Status::Deleting];
+        let limits = limits::of(conn, &app.config, user_id).await?;
+        let statuses = [Status::Running, Status::Provisioning, Status::Stopped, Status::Failed, Status::Deleting];
         let counted: Vec<(Status, i64)> = sqlx::query_as(
             "select status, count(*) from agents where owner_id = $1 and deleted_at is null group by status",
         )
@@ -62,10 +63,10 @@ impl Account {
         Ok(Self {
             key,
             used: row.get("used"),
-            limit: app.config.free_tier_daily_messages,
+            limit: limits.daily_messages,
             resets_in: Duration::try_from_secs_f64(row.get::<f64, _>("resets_in").max(0.0)).unwrap_or_default(),
             agents: agents.collect(),
-            max_agents: app.config.max_agents_per_user,
+            max_agents: limits.max_agents,
             others,
             paused: row.get("paused"),
             verbose: row.get("tool_lines"),

@@ -1,4 +1,9 @@
-//! HTTP to agents.
+//! HTTP to agents: to those that this program set up, and to those that run elsewhere.
+//!
+//! What somebody else names (the address of an agent that runs elsewhere, what a compute node's gateway makes of a name) must
+//! not lead into this server's own network. So unless AGENT_ALLOW_PRIVATE is set, such agents are asked over https alone and
+//! at addresses on the internet alone: names are looked up by [`Public`] at every connect, addresses within URLs are looked at
+//! with every request, and no redirect is followed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -7,21 +12,108 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Method, RequestBuilder, Url};
 use serde::de::DeserializeOwned;
 
-use crate::config::AgentTls;
+use crate::addresses::{Public, is_public, literal};
+use crate::config::{AgentTls, CloudKind, Config};
+
+/// Why a request is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Barred {
+    /// No URL of http or https.
+    #[error("its address is not one")]
+    NotAnAddress,
+    /// Secrets and people's words would be for anybody to read.
+    #[error("its address is not https")]
+    NotHttps,
+    /// An address of this machine or its network.
+    #[error("its address is not on the internet")]
+    NotPublic,
+}
+
+/// HTTP to all agents; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AgentsHttp {
+    plain: reqwest::Client,
+    ours: AgentHttp,
+    elsewhere: AgentHttp,
+}
+
+impl AgentsHttp {
+    /// By AGENT_TLS, AGENT_CA_FILE, AGENT_ALLOW_PRIVATE and CLOUD: agents on Aleph Cloud are reached over names that strangers'
+    /// gateways serve; the operator's own hosts and processes may be anywhere.
+    pub fn new(config: &Config) -> anyhow::Result<Self> {
+        let client = |tls, authorities, guarded| -> anyhow::Result<_> {
+            Ok(AgentHttp { client: client(tls, authorities, guarded)?, guarded })
+        };
+        let (own, guarded) = (config.agent_ca_file.as_deref(), !config.agent_allow_private);
+        // An authority of one's own vouches for one's own machines; those of others have certificates of public ones.
+        let elsewhere = client(AgentTls::Acme, None, guarded)?;
+        let ours = client(config.agent_tls, own, guarded && config.cloud == CloudKind::Aleph)?;
+        let plain = client(config.agent_tls, own, false)?.client;
+        Ok(Self { plain, ours, elsewhere })
+    }
+
+    /// To an agent; `external` is what its row says.
+    pub fn of(&self, external: bool) -> &AgentHttp {
+        if external { &self.elsewhere } else { &self.ours }
+    }
+
+    /// To servers that the operator named.
+    pub fn to_operators(&self) -> &reqwest::Client {
+        &self.plain
+    }
+}
+
+/// HTTP to an agent.
+#[derive(Debug, Clone)]
+pub struct AgentHttp {
+    client: reqwest::Client,
+    guarded: bool,
+}
+
+impl AgentHttp {
+    /// A request, if one may be made there.
+    pub fn request(&self, method: Method, url: &str) -> Result<RequestBuilder, Barred> {
+        let url = Url::parse(url).map_err(|_| Barred::NotAnAddress)?;
+        self.check(&url)?;
+        Ok(self.client.request(method, url))
+    }
+
+    /// `GET`, if that may be made there.
+    pub fn get(&self, url: &str) -> Result<RequestBuilder, Barred> {
+        self.request(Method::GET, url)
+    }
+
+    /// Whether requests may go there, as far as can be told without looking its name up.
+    pub fn check(&self, url: &Url) -> Result<(), Barred> {
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(Barred::NotAnAddress);
+        }
+        match literal(url) {
+            _ if !self.guarded => Ok(()),
+            _ if url.scheme() != "https" => Err(Barred::NotHttps),
+            Some(ip) if !is_public(ip) => Err(Barred::NotPublic),
+            None if url.host_str().is_some_and(is_localhost) => Err(Barred::NotPublic),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// A client without an overall time-out, because answers stream for minutes. Names under `localhost` are this host.
 ///
 /// With [`AgentTls::Internal`] it trusts the `authorities` (PEM) and nobody else: agents' secrets go over it, and no public
 /// authority has any say about machines of a closed network. With [`AgentTls::Acme`] they are trusted beside the public ones.
-pub fn client(tls: AgentTls, authorities: Option<&Path>) -> anyhow::Result<reqwest::Client> {
+/// `guarded`: it connects to no address that a name leads to unless that is on the internet.
+fn client(tls: AgentTls, authorities: Option<&Path>, guarded: bool) -> anyhow::Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(10))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .tcp_nodelay(true)
-        .dns_resolver(Arc::new(Resolver));
+        .https_only(guarded);
+    builder = if guarded { builder.dns_resolver(Arc::new(Public)) } else { builder.dns_resolver(Arc::new(Resolver)) };
     if let Some(path) = authorities {
         let pem = std::fs::read(path).with_context(|| format!("AGENT_CA_FILE: {} cannot be read", path.display()))?;
         let certificates =
@@ -85,6 +177,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::addresses::NotOnInternet;
     use crate::install::authority::{self, Authority};
 
     async fn resolved(name: &str) -> Vec<IpAddr> {
@@ -130,9 +223,37 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (url, cert) = served(directory.path()).await;
         for tls in [AgentTls::Acme, AgentTls::Internal] {
-            assert_eq!(client(tls, Some(&cert)).unwrap().get(&url).send().await.unwrap().status(), 204, "{tls:?}");
+            assert_eq!(
+                client(tls, Some(&cert), false).unwrap().get(&url).send().await.unwrap().status(),
+                204,
+                "{tls:?}"
+            );
         }
-        assert!(client(AgentTls::Acme, None).unwrap().get(&url).send().await.unwrap_err().is_connect());
+        assert!(client(AgentTls::Acme, None, false).unwrap().get(&url).send().await.unwrap_err().is_connect());
+    }
+
+    #[tokio::test]
+    async fn a_guarded_client_does_not_connect_to_our_own_network_whatever_it_is_called() {
+        let directory = tempfile::tempdir().unwrap();
+        let (url, cert) = served(directory.path()).await;
+        let http = |guarded| AgentHttp { client: client(AgentTls::Acme, Some(&cert), guarded).unwrap(), guarded };
+        assert_eq!(http(false).get(&url).unwrap().send().await.unwrap().status(), 204);
+        let guarded = http(true);
+        let barred = |url: &str| guarded.get(url).err();
+        assert_eq!(barred(&url), Some(Barred::NotPublic));
+        assert_eq!(barred("http://agent.example.org"), Some(Barred::NotHttps));
+        for url in ["ftp://agent.example.org", "agent.example.org", "", "https://"] {
+            assert_eq!(barred(url), Some(Barred::NotAnAddress), "{url}");
+        }
+        for host in ["127.0.0.1", "0x7f.1", "2130706433", "[::1]", "[::ffff:7f00:1]", "169.254.169.254", "10.1.2.3."] {
+            assert_eq!(barred(&format!("https://{host}/health")), Some(Barred::NotPublic), "{host}");
+        }
+        assert_eq!(barred("https://agent.example.org:8443/below"), None);
+        // Of a name nobody knows where it leads until it is looked up, so where it does is looked at there too.
+        let sent = guarded.client.get(url.replace("one.vm.localhost", "localhost")).send().await;
+        assert!(NotOnInternet::is_behind(&sent.unwrap_err()));
+        let plain = guarded.client.get(url.replace("https", "http")).send().await;
+        assert!(plain.unwrap_err().is_builder());
     }
 
     /// What the system trusts is said by its environment, so the client is tried in a process with another idea of it.
@@ -152,7 +273,7 @@ mod tests {
             let (url, _) = served(&public).await;
             let own = tempfile::tempdir().unwrap();
             let (cert, _) = authority::create(own.path()).unwrap();
-            let said = |tls| client(tls, Some(&cert)).unwrap().get(&url).send();
+            let said = |tls| client(tls, Some(&cert), false).unwrap().get(&url).send();
             assert_eq!(said(AgentTls::Acme).await.unwrap().status(), 204, "the system's authority is trusted");
             assert!(said(AgentTls::Internal).await.unwrap_err().is_connect());
         });
@@ -162,9 +283,11 @@ mod tests {
     fn a_file_without_a_certificate_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.pem");
-        assert!(client(AgentTls::Acme, Some(&path)).unwrap_err().to_string().contains("ca.pem cannot be read"));
+        assert!(client(AgentTls::Acme, Some(&path), false).unwrap_err().to_string().contains("ca.pem cannot be read"));
         std::fs::write(&path, "nothing").unwrap();
-        assert!(client(AgentTls::Internal, Some(&path)).unwrap_err().to_string().contains("holds no certificate"));
-        assert!(client(AgentTls::Internal, None).unwrap_err().to_string().contains("AGENT_CA_FILE is needed"));
+        assert!(
+            client(AgentTls::Internal, Some(&path), false).unwrap_err().to_string().contains("holds no certificate")
+        );
+        assert!(client(AgentTls::Internal, None, false).unwrap_err().to_string().contains("AGENT_CA_FILE is needed"));
     }
 }

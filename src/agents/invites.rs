@@ -17,6 +17,14 @@ pub enum Closed {
     /// Only operators may.
     #[error("Only the people who run this bot create agents here. You can still open agents that are shared with you.")]
     OperatorsOnly,
+    /// Operators have set their limit to none.
+    #[error(
+        "The people who run this bot don't let you create agents here. You can still open agents that are shared with you."
+    )]
+    NoneAllowed,
+    /// Operators have shut them out.
+    #[error("The people who run this bot have blocked you, so no agent is created for you.")]
+    Blocked,
 }
 
 /// Whether somebody may create agents; `invited` is what their row says.

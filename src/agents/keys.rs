@@ -203,7 +203,7 @@ pub async fn agents_on_own(conn: &mut PgConnection, user_id: i64) -> sqlx::Resul
 /// How many of the user's agents could run on the key that is connected and do not.
 pub async fn agents_not_on(conn: &mut PgConnection, user_id: i64, version: i32) -> sqlx::Result<i64> {
     sqlx::query_scalar(
-        "select count(*) from agents where owner_id = $1 and deleted_at is null and status = 'running' and deployed_key <> $2",
+        "select count(*) from agents where owner_id = $1 and deleted_at is null and status = 'running' and not external and deployed_key <> $2",
     )
     .bind(user_id)
     .bind(version)

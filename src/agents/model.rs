@@ -3,20 +3,26 @@
 use std::fmt;
 
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
+use utoipa::ToSchema;
 
 use crate::config::Visibility;
 use crate::vault::{Undecryptable, Vault};
 
 /// Where an agent stands in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type, Serialize, Deserialize, ToSchema)]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
+#[schema(as = AgentStatus)]
 pub enum Status {
     /// A job is making it ready.
     Provisioning,
     /// It answers.
     Running,
+    /// Operators have stopped its program; its machine is there, and paid for.
+    Stopped,
     /// It could not be made ready; nothing of it is left running.
     Failed,
     /// A job is removing it.
@@ -31,6 +37,7 @@ impl Status {
         match self {
             Self::Provisioning => "provisioning",
             Self::Running => "running",
+            Self::Stopped => "stopped",
             Self::Failed => "failed",
             Self::Deleting => "deleting",
             Self::Deleted => "deleted",
@@ -44,6 +51,7 @@ impl fmt::Display for Status {
         f.write_str(match self {
             Self::Provisioning => "being set up",
             Self::Running => "running",
+            Self::Stopped => "stopped",
             Self::Failed => "failed",
             Self::Deleting => "being deleted",
             Self::Deleted => "deleted",
@@ -93,6 +101,8 @@ pub struct Agent {
     pub may_hold_key: bool,
     /// Why no message reaches it although it runs, in words for its owner.
     pub paused: Option<String>,
+    /// It was running somewhere when it was [taken in](super::external): there is no machine of ours.
+    pub external: bool,
     sealed_secret: Vec<u8>,
 }
 
@@ -119,6 +129,7 @@ impl fmt::Debug for Agent {
             .field("deployed_key", &self.deployed_key)
             .field("may_hold_key", &self.may_hold_key)
             .field("paused", &self.paused)
+            .field("external", &self.external)
             .finish_non_exhaustive()
     }
 }
@@ -148,6 +159,7 @@ impl FromRow<'_, PgRow> for Agent {
             deployed_key: row.try_get("deployed_key")?,
             may_hold_key: row.try_get("may_hold_key")?,
             paused: row.try_get("paused")?,
+            external: row.try_get("external")?,
             sealed_secret: row.try_get("secret")?,
         })
     }
@@ -177,6 +189,7 @@ pub(crate) mod tests {
             deployed_key: 0,
             may_hold_key: false,
             paused: None,
+            external: false,
             sealed_secret: b"gAAAA".to_vec(),
         }
     }

@@ -53,6 +53,11 @@ impl Live {
         matches!(self.step.as_str(), "stop" | "remove" | "end")
     }
 
+    /// Whether it leaves the agent where it is, without running it.
+    pub fn is_stopping(&self) -> bool {
+        self.kind == "stop"
+    }
+
     /// What is being done, after "Ada is": `being repaired (installing it)`.
     pub fn doing(&self) -> String {
         if let Some(place) = self.place {
@@ -63,6 +68,8 @@ impl Live {
             "deprovision" => "being deleted",
             "redeploy" => "being updated",
             "repair" => "being repaired",
+            "stop" => "being stopped",
+            "start" => "being started",
             _ => "being worked at",
         };
         format!("{kind} ({})", step_words(&self.step))
@@ -82,6 +89,8 @@ pub fn step_words(step: &str) -> &'static str {
         "health" => "waiting until it answers",
         "finish" => "opening it",
         "restore" => "going back to the version before",
+        "halt" => "stopping it",
+        "rest" => "keeping it stopped",
         "stop" => "stopping it",
         "remove" => "removing it",
         "end" => "forgetting it",

@@ -27,6 +27,43 @@ pub async fn owned(conn: &mut PgConnection, owner_id: i64) -> sqlx::Result<Vec<A
         .await
 }
 
+/// Which agents; what is none does not matter.
+#[derive(Debug, Clone, Default)]
+pub struct Sought {
+    /// Of this user.
+    pub owner_id: Option<i64>,
+    /// Where they stand.
+    pub status: Option<Status>,
+    /// Who may open them.
+    pub visibility: Option<Visibility>,
+    /// Of this model.
+    pub model: Option<String>,
+    /// Part of the name, whatever the case.
+    pub name: Option<String>,
+    /// Older than this one.
+    pub before: Option<i64>,
+}
+
+/// At most `limit` of everybody's agents that are not deleted, newest first.
+pub async fn sought(conn: &mut PgConnection, sought: &Sought, limit: i64) -> sqlx::Result<Vec<Agent>> {
+    sqlx::query_as(
+        "select * from agents
+          where id < $1 and deleted_at is null and ($2::bigint is null or owner_id = $2)
+            and ($3::text is null or status = $3) and ($4::text is null or visibility = $4)
+            and ($5::text is null or model = $5) and ($6::text is null or strpos(lower(name), lower($6)) > 0)
+          order by id desc limit $7",
+    )
+    .bind(sought.before.unwrap_or(i64::MAX))
+    .bind(sought.owner_id)
+    .bind(sought.status.map(Status::as_str))
+    .bind(sought.visibility.map(Visibility::as_str))
+    .bind(&sought.model)
+    .bind(&sought.name)
+    .bind(limit)
+    .fetch_all(conn)
+    .await
+}
+
 /// Locks a user's row until the transaction ends: two agents of one owner are never counted at once.
 pub async fn lock_owner(conn: &mut PgConnection, owner_id: i64) -> sqlx::Result<()> {
     sqlx::query("select from users where id = $1 for no key update").bind(owner_id).fetch_one(conn).await?;
@@ -109,6 +146,34 @@ pub async fn has_machine(conn: &mut PgConnection, id: i64) -> sqlx::Result<bool>
     sqlx::query_scalar("select exists (select from vms where agent_id = $1 and ended_at is null)")
         .bind(id)
         .fetch_one(conn)
+        .await
+}
+
+/// It runs elsewhere, at `url`, and is as it is wanted.
+pub async fn set_external(conn: &mut PgConnection, id: i64, url: &str, protocol: i32) -> sqlx::Result<Agent> {
+    sqlx::query_as(
+        "update agents set external = true, status = 'running', url = $2, protocol = $3, deployed_version = wanted_version,
+                wanted_key = 0 where id = $1 returning *",
+    )
+    .bind(id)
+    .bind(url)
+    .bind(protocol)
+    .fetch_one(conn)
+    .await
+}
+
+/// Keeps others from taking in an agent at `url` until the transaction ends. Of two addresses with one hash the second waits
+/// in vain, no more.
+pub async fn lock_url(conn: &mut PgConnection, url: &str) -> sqlx::Result<()> {
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('agent at ' || $1, 0))").bind(url).execute(conn).await?;
+    Ok(())
+}
+
+/// The agent that is known to be at `url`.
+pub async fn at(conn: &mut PgConnection, url: &str) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar("select id from agents where url = $1 and deleted_at is null limit 1")
+        .bind(url)
+        .fetch_optional(conn)
         .await
 }
 
@@ -201,6 +266,16 @@ pub async fn set_deleted(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
     sqlx::query("update agents set status = 'deleted', deleted_at = now(), url = null, secret = '', wanted_key = 0, deployed_key = 0,
                 may_hold_key = false, paused = null where id = $1")
         .bind(id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Locks a chat's row, if it has one, until the transaction ends.
+pub async fn lock_conversation(conn: &mut PgConnection, bot_id: i64, chat_id: i64) -> sqlx::Result<()> {
+    sqlx::query("select from conversations where bot_id = $1 and chat_id = $2 for no key update")
+        .bind(bot_id)
+        .bind(chat_id)
         .execute(conn)
         .await?;
     Ok(())

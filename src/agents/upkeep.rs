@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use sqlx::PgConnection;
 
+use super::external;
 use super::keys;
 use super::model::{Agent, Status};
 use super::service::{ServiceError, owned_by};
@@ -42,11 +43,15 @@ pub struct Changed {
 pub enum TakenUp {
     /// A job that was started for it, with a message that shows its progress.
     ByNewJob,
+    /// Nothing: its machine is none of ours, and what changed is only in its row.
+    AtOnce,
     /// The job under way, which sees at its end that something else is wanted by now. With what it is doing, after
     /// "Ada is".
     ByLiveJob(String),
     /// Nothing yet: the agent does not run, or is being cleared away after a failure. Its repair will.
     ByRepair,
+    /// Nothing yet: operators have stopped the agent. Starting it will.
+    ByStart,
 }
 
 /// Changes an agent. Changes that come quickly one after another end with the last.
@@ -61,12 +66,17 @@ pub async fn change(
     let prompt = change.system_prompt.as_deref().map(validate_prompt).transpose()?;
     let model = change.model.as_deref().map(|model| validate_model(&app.config.models, model)).transpose()?;
     let agent = locked(conn, owner_id, id).await?;
+    if agent.external {
+        return external::change(conn, agent, (name, prompt, model)).await;
+    }
     want(conn, &agent, (name.as_ref(), prompt.as_ref(), model.as_ref())).await
 }
 
 /// Puts the present program and configuration in place, by a new version of the same words.
 pub async fn update(conn: &mut PgConnection, _app: &App, owner_id: i64, id: i64) -> Result<Changed, ServiceError> {
     let agent = locked(conn, owner_id, id).await?;
+    external::refuse_machine_work(&agent, "updated")?;
+    not_stopped(&agent)?;
     if agent.status == Status::Failed {
         return Err(ServiceError::Conflict {
             message: format!(
@@ -84,6 +94,8 @@ pub async fn update(conn: &mut PgConnection, _app: &App, owner_id: i64, id: i64)
 /// Until then it is as one that is being set up: no message reaches it, and its senders are told so.
 pub async fn repair(conn: &mut PgConnection, _app: &App, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
     let mut agent = locked(conn, owner_id, id).await?;
+    external::refuse_machine_work(&agent, "repaired")?;
+    not_stopped(&agent)?;
     if let Some(live) = standing::of_one(conn, id).await?.live {
         return Err(ServiceError::Conflict {
             message: format!("{} is {} at the moment. Please wait for that to end.", agent.name, live.doing()),
@@ -99,6 +111,8 @@ pub async fn repair(conn: &mut PgConnection, _app: &App, owner_id: i64, id: i64)
 /// that is on it. Only ever at its owner's word. A new message shows the progress.
 pub async fn begin_anew(conn: &mut PgConnection, app: &App, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
     let mut agent = locked(conn, owner_id, id).await?;
+    external::refuse_machine_work(&agent, "set up anew")?;
+    not_stopped(&agent)?;
     if let Some(live) = standing::of_one(conn, id).await?.live {
         return Err(ServiceError::Conflict {
             message: format!("{} is {} at the moment. Please wait for that to end.", agent.name, live.doing()),
@@ -128,6 +142,8 @@ pub async fn begin_anew(conn: &mut PgConnection, app: &App, owner_id: i64, id: i
 /// Tries once more to make a failed agent ready, with a new message that shows the progress.
 pub async fn retry(conn: &mut PgConnection, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
     let mut agent = owned_by(owner_id, store::lock(conn, id).await?)?;
+    external::refuse_machine_work(&agent, "set up anew")?;
+    not_stopped(&agent)?;
     if agent.status != Status::Failed {
         return Err(ServiceError::Conflict {
             message: match agent.status {
@@ -177,11 +193,13 @@ async fn want(
     let taken_up = match (live, agent.status) {
         // What takes away looks at nothing that is wanted.
         (Some(live), _) if live.is_undoing() => TakenUp::ByRepair,
+        (Some(live), _) if live.is_stopping() => TakenUp::ByStart,
         (Some(live), _) => TakenUp::ByLiveJob(live.doing()),
         (None, Status::Running) => {
             jobs::start(conn, Kind::Redeploy, &agent).await?;
             TakenUp::ByNewJob
         }
+        (None, Status::Stopped) => TakenUp::ByStart,
         (None, _) => TakenUp::ByRepair,
     };
     Ok(Changed { agent, taken_up })
@@ -195,7 +213,8 @@ pub async fn rekey(conn: &mut PgConnection, owner_id: i64) -> sqlx::Result<usize
     let mut behind = 0;
     for agent in store::owned(conn, owner_id).await? {
         let Some(agent) = store::lock(conn, agent.id).await? else { continue };
-        let gone = matches!(agent.status, Status::Deleting | Status::Deleted);
+        // Which key an agent has that runs elsewhere is not for us to say.
+        let gone = agent.external || matches!(agent.status, Status::Deleting | Status::Deleted);
         let there = agent.deployed_key == version && (version != 0 || !agent.may_hold_key);
         if gone || (agent.wanted_key == version && there) {
             continue;
@@ -212,7 +231,17 @@ pub async fn rekey(conn: &mut PgConnection, owner_id: i64) -> sqlx::Result<usize
     Ok(behind)
 }
 
-async fn begin(conn: &mut PgConnection, agent: &mut Agent, kind: Kind) -> sqlx::Result<()> {
+/// An agent that operators have stopped is not brought to life by anybody but them.
+fn not_stopped(agent: &Agent) -> Result<(), ServiceError> {
+    if agent.status != Status::Stopped {
+        return Ok(());
+    }
+    Err(ServiceError::Conflict {
+        message: format!("{} was stopped by the people who run this bot. They have to start it first.", agent.name),
+    })
+}
+
+pub(super) async fn begin(conn: &mut PgConnection, agent: &mut Agent, kind: Kind) -> sqlx::Result<()> {
     store::set_provisioning(conn, agent.id).await?;
     (agent.status, agent.url) = (Status::Provisioning, None);
     jobs::start(conn, kind, agent).await

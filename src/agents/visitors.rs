@@ -176,6 +176,34 @@ pub async fn list(conn: &mut PgConnection, agent: &Agent, offset: i64, limit: i6
     Ok(rows.iter().map(|row| guest(agent, row)).collect())
 }
 
+/// The same by descending id, from below `before`.
+pub async fn below(
+    conn: &mut PgConnection,
+    agent: &Agent,
+    before: Option<i64>,
+    limit: i64,
+) -> sqlx::Result<Vec<Guest>> {
+    let rows = sqlx::query(guests!("and v.user_id <> $2 and v.user_id < $3 order by v.user_id desc limit $4"))
+        .bind(agent.id)
+        .bind(agent.owner_id)
+        .bind(before.unwrap_or(i64::MAX))
+        .bind(limit)
+        .fetch_all(conn)
+        .await?;
+    Ok(rows.iter().map(|row| guest(agent, row)).collect())
+}
+
+/// A visitor; the owner is none.
+pub async fn get(conn: &mut PgConnection, agent: &Agent, user_id: i64) -> sqlx::Result<Option<Guest>> {
+    let row = sqlx::query(guests!("and v.user_id = $2 and v.user_id <> $3"))
+        .bind(agent.id)
+        .bind(user_id)
+        .bind(agent.owner_id)
+        .fetch_optional(conn)
+        .await?;
+    Ok(row.map(|row| guest(agent, &row)))
+}
+
 /// What an owner decides about a visitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::agents::Agent;
-use crate::agents::http::read_json;
+use crate::agents::http::{AgentHttp, read_json};
 use crate::app::App;
 use crate::config::CloudKind;
 use crate::replica::Replica;
@@ -48,6 +48,21 @@ pub struct Heard {
     pub known: bool,
 }
 
+/// How agents are reached: those that are reached in one way say nothing about the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// On this server: agents of the local cloud.
+    Here,
+    /// Over our network.
+    Network,
+}
+
+impl Way {
+    fn of(cloud: CloudKind, external: bool) -> Self {
+        if cloud == CloudKind::Local && !external { Self::Here } else { Self::Network }
+    }
+}
+
 /// How many agents fell silent where nobody answers at all, which may be our own network's doing; none if somebody does.
 /// `answered` says that somebody did in this round.
 fn newly_silent(answered: bool, batch: &[Heard]) -> usize {
@@ -59,16 +74,12 @@ fn newly_silent(answered: bool, batch: &[Heard]) -> usize {
 
 /// Whether it is our own network that fails: several agents do not fall silent at once by themselves, and of few it is
 /// suspected if nobody else answers either.
-async fn is_our_own(app: &App, silent: usize) -> bool {
-    silent >= MANY || (silent > 0 && !reaches_others(app).await)
+async fn is_our_own(app: &App, way: Way, silent: usize) -> bool {
+    silent >= MANY || (silent > 0 && way == Way::Network && !reaches_others(app).await)
 }
 
-/// Whether anybody answers who certainly runs: a core channel node, or Telegram. Agents of the local cloud are reached without
-/// a network.
+/// Whether anybody answers who certainly runs: a core channel node, or Telegram.
 async fn reaches_others(app: &App) -> bool {
-    if app.config.cloud == CloudKind::Local {
-        return true;
-    }
     if let Some(aleph) = &app.aleph {
         // A message that cannot exist: the question is whether there is an answer.
         let asked = tokio::time::timeout(ANSWER_WITHIN, aleph.standing(&"0".repeat(64))).await;
@@ -121,7 +132,7 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
 pub async fn round(app: &App, isolated: bool) -> sqlx::Result<Round> {
     // By the database's clock, so that no agent is asked twice in a round.
     let began: DateTime<Utc> = sqlx::query_scalar("select now()").fetch_one(&app.db).await?;
-    let (mut round, mut answered) = (Round::default(), false);
+    let (mut round, mut answered) = (Round::default(), [false; 2]);
     loop {
         let due = due(&mut *app.db.acquire().await?, began).await?;
         if due.is_empty() {
@@ -134,40 +145,47 @@ pub async fn round(app: &App, isolated: bool) -> sqlx::Result<Round> {
         }
         let count = due.len();
         let heard: Vec<_> = stream::iter(due)
-            .map(|(agent_id, url, known)| async move {
-                let well = is_well(app, &url).await;
-                Heard { agent_id, url, well, known }
+            .map(|(agent_id, url, external, known)| async move {
+                let well = is_well(app.agents_http.of(external), &url).await;
+                (Way::of(app.config.cloud, external), Heard { agent_id, url, well, known })
             })
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
         round.asked += count;
-        if is_our_own(app, newly_silent(answered, &heard)).await {
-            error!(
-                agents = count,
-                "no agent answers, so it may be our own network that fails; their owners are not told"
-            );
-            if !isolated {
-                tell_operators(app, &texts::nobody_answers(count)).await?;
+        for (way, answered) in [Way::Here, Way::Network].into_iter().zip(&mut answered) {
+            let heard: Vec<_> = heard.iter().filter(|(by, _)| *by == way).map(|(_, heard)| heard.clone()).collect();
+            if heard.is_empty() {
+                continue;
             }
-            return Ok(Round { isolated: true, ..round });
+            if is_our_own(app, way, newly_silent(*answered, &heard)).await {
+                error!(
+                    agents = heard.len(),
+                    "no agent answers, so it may be our own network that fails; their owners are not told"
+                );
+                if !isolated {
+                    tell_operators(app, &texts::nobody_answers(heard.len())).await?;
+                }
+                return Ok(Round { isolated: true, ..round });
+            }
+            *answered |= heard.iter().any(|heard| heard.well);
+            let mut tx = app.db.begin().await?;
+            let (unwell, recovered) = write(&mut tx, &heard).await?;
+            tx.commit().await?;
+            if unwell + recovered > 0 {
+                app.wake.wake(Queue::Outbox);
+            }
+            round.unwell += unwell;
+            round.recovered += recovered;
         }
-        answered |= heard.iter().any(|heard| heard.well);
-        let mut tx = app.db.begin().await?;
-        let (unwell, recovered) = write(&mut tx, &heard).await?;
-        tx.commit().await?;
-        if unwell + recovered > 0 {
-            app.wake.wake(Queue::Outbox);
-        }
-        round.unwell += unwell;
-        round.recovered += recovered;
     }
 }
 
-/// Agents that were not asked since `began`, those first that were not for longest: number, address, whether unwell.
-async fn due(conn: &mut PgConnection, began: DateTime<Utc>) -> sqlx::Result<Vec<(i64, String, bool)>> {
+/// Agents that were not asked since `began`, those first that were not for longest: number, address, whether
+/// it runs elsewhere, whether unwell.
+async fn due(conn: &mut PgConnection, began: DateTime<Utc>) -> sqlx::Result<Vec<(i64, String, bool, bool)>> {
     sqlx::query_as(
-        "select a.id, a.url, a.unwell_since is not null from agents a
+        "select a.id, a.url, a.external, a.unwell_since is not null from agents a
           where a.status = 'running' and a.url is not null and (a.probed_at is null or a.probed_at < $1)
             and not exists (select from jobs j where j.agent_id = a.id and not j.done)
           order by a.probed_at nulls first limit $2",
@@ -179,9 +197,9 @@ async fn due(conn: &mut PgConnection, began: DateTime<Utc>) -> sqlx::Result<Vec<
 }
 
 /// `GET {url}/health` says `ok`.
-async fn is_well(app: &App, url: &str) -> bool {
+async fn is_well(http: &AgentHttp, url: &str) -> bool {
     let asked = async {
-        let answer = app.agents_http.get(format!("{url}/health")).send().await.ok()?;
+        let answer = http.get(&format!("{url}/health")).ok()?.send().await.ok()?;
         if !answer.status().is_success() {
             return None;
         }
@@ -265,6 +283,14 @@ mod tests {
 
     fn heard(well: bool, known: bool) -> Heard {
         Heard { agent_id: 1, url: "http://127.0.0.1:9".into(), well, known }
+    }
+
+    #[test]
+    fn agents_of_this_server_say_nothing_about_the_network() {
+        assert_eq!(Way::of(CloudKind::Local, false), Way::Here);
+        for (cloud, external) in [(CloudKind::Local, true), (CloudKind::Aleph, false), (CloudKind::Hosts, true)] {
+            assert_eq!(Way::of(cloud, external), Way::Network);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod aleph;
 pub mod health;
 pub mod hosts;
 pub mod local;
+pub mod machines;
 pub mod overview;
 pub mod places;
 pub mod pool;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
+use super::pool::Size;
+
 /// Failed jobs that are told of.
 const FAILURES: i64 = 3;
 
@@ -29,6 +31,8 @@ pub struct Overview {
     pub reconciled: Option<Duration>,
     /// Whether that only reports, until `baal reconcile --confirm`.
     pub report_only: bool,
+    /// How large the pool is to be, where an operator has set that.
+    pub size: Size,
     /// The last jobs that failed within a day, newest first.
     pub failures: Vec<FailedJob>,
 }
@@ -78,6 +82,7 @@ pub async fn now(conn: &mut PgConnection) -> sqlx::Result<Overview> {
         hosts: row.try_get("hosts")?,
         reconciled: row.try_get::<Option<f64>, _>("reconciled")?.map(age),
         report_only: row.try_get("report_only")?,
+        size: Size::read(&mut *conn).await?,
         failures: failures(conn).await?,
     })
 }

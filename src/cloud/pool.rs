@@ -3,6 +3,8 @@
 //! One replica at a time looks after it, and the decision is made and carried out under the lock on the installation's row:
 //! even two that both believe they hold the lease never make more machines than are allowed.
 
+mod size;
+
 use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
@@ -10,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+pub use self::size::Size;
 use super::{hosts, store};
 use crate::app::App;
 use crate::config::{CloudKind, Config};
@@ -40,7 +43,7 @@ pub struct Counts {
     pub since_failure: Duration,
 }
 
-/// What the configuration wants of the pool.
+/// What is wanted of the pool: see [`Size`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     /// Machines that are to be ready.
@@ -49,14 +52,6 @@ pub struct Wanted {
     pub max: i64,
     /// The pause after a failure; it doubles with each further one.
     pub pause: Duration,
-}
-
-impl Wanted {
-    /// A pool that is switched off is one of no machines.
-    pub fn of(config: &Config) -> Self {
-        let (min, max) = if config.pool_enabled { (config.pool_min_size, config.pool_max_size) } else { (0, 0) };
-        Self { min, max, pause: config.pool_interval }
-    }
 }
 
 /// What to do about it.
@@ -121,11 +116,11 @@ pub async fn round(app: &App) -> sqlx::Result<Actions> {
     if app.config.cloud == CloudKind::Local {
         return Ok(Actions::default());
     }
-    let wanted = Wanted::of(&app.config);
     // Counted before the lock, under which agents get their machines: a failure more or less makes no machine too many.
     let failed = failures(&mut *app.db.acquire().await?).await?;
     let mut tx = app.db.begin().await?;
     let counts = count(&mut tx, &app.config, failed).await?;
+    let wanted = Size::read(&mut tx).await?.wanted(&app.config);
     let actions = plan(&counts, &wanted);
     let mut retired = 0;
     for id in oldest(&mut tx, app.config.cloud, actions.retire).await? {

@@ -362,6 +362,24 @@ pub async fn to_supervise(conn: &mut PgConnection, only: Option<Uuid>) -> sqlx::
         .collect()
 }
 
+/// Local machines of agents that are stopped and that no job works at; only this one, if one is named.
+pub async fn stopped(conn: &mut PgConnection, only: Option<Uuid>) -> sqlx::Result<Vec<LocalVm>> {
+    let rows = sqlx::query(
+        "select v.id, v.data from vms v join agents a on a.id = v.agent_id
+          where v.cloud = 'local' and v.ended_at is null and a.status = 'stopped' and ($1 is null or v.id = $1)
+            and not exists (select from jobs j where j.agent_id = a.id and not j.done)",
+    )
+    .bind(only)
+    .fetch_all(conn)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let Json(LocalData { root, port }) = row.try_get("data")?;
+            Ok(LocalVm { id: row.try_get("id")?, root, port })
+        })
+        .collect()
+}
+
 /// The agent was found listening on another port than the rows say; both are set right, unless it is no longer running.
 pub async fn moved(conn: &mut PgConnection, agent_id: i64, vm: &LocalVm) -> sqlx::Result<()> {
     let running = sqlx::query("update agents set url = $2 where id = $1 and status = 'running'")

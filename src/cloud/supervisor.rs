@@ -45,7 +45,7 @@ impl Trouble {
 
 /// What is remembered from one round to the next.
 #[derive(Debug, Default)]
-struct Memory {
+pub struct Memory {
     troubles: HashMap<Uuid, Trouble>,
     /// Roots that are not here, each of which is worth one line of the log.
     away: HashSet<Root>,
@@ -63,6 +63,9 @@ pub async fn supervise(app: &App, replica: &Replica, stop: &CancellationToken) {
             if swept.is_none_or(|last| last.elapsed() >= SWEEP_EVERY) {
                 swept = Some(Instant::now());
                 sweep(app).await;
+                if let Err(error) = stop_stopped(app).await {
+                    warn!(%error, "agents that are to be stopped could not be looked up; trying again");
+                }
             }
         }
         tokio::select! {
@@ -73,7 +76,8 @@ pub async fn supervise(app: &App, replica: &Replica, stop: &CancellationToken) {
     }
 }
 
-async fn round(app: &App, Memory { troubles, away }: &mut Memory) -> sqlx::Result<()> {
+/// Looks once at every agent of this server, and starts those again that are dead and wanted.
+pub async fn round(app: &App, Memory { troubles, away }: &mut Memory) -> sqlx::Result<()> {
     let agents = store::to_supervise(&mut *app.db.acquire().await?, None).await?;
     troubles.retain(|id, _| agents.iter().any(|(vm, _)| vm.id == *id));
     let mut here = Vec::new();
@@ -193,6 +197,26 @@ async fn keep_address(app: &App, site: &Site, vm: &LocalVm, agent: &Agent) {
         Ok(()) => info!(agent.id, agent.port = port, "the agent's new address is known"),
         Err(error) => warn!(agent.id, %error, "the agent's new address could not be saved; trying again"),
     }
+}
+
+/// Stops agents that run though they are stopped: somebody who looked before their stop was asked for may have started one
+/// after it.
+async fn stop_stopped(app: &App) -> sqlx::Result<()> {
+    for vm in store::stopped(&mut *app.db.acquire().await?, None).await? {
+        let Ok(site) = Site::of(&vm) else { continue };
+        // silent-ok: what cannot be looked at is looked at again with the next sweep.
+        if !site.alive().await.unwrap_or(false) {
+            continue;
+        }
+        if store::stopped(&mut *app.db.acquire().await?, Some(vm.id)).await?.is_empty() {
+            continue;
+        }
+        match site.stop().await {
+            Ok(()) => warn!(vm.id = %vm.id, "an agent ran though it is stopped, and is stopped again"),
+            Err(error) => warn!(vm.id = %vm.id, %error, "an agent runs though it is stopped"),
+        }
+    }
+    Ok(())
 }
 
 /// Removes directories of machines that have ended. There are none, unless a replica that was frozen in the middle of a

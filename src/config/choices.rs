@@ -3,6 +3,9 @@
 use std::str::FromStr;
 
 use serde::Deserialize;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 macro_rules! choice {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
@@ -16,6 +19,14 @@ macro_rules! choice {
                 match self { $(Self::$variant => $text),+ }
             }
         }
+
+        // The derivation takes no names from a macro.
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                ObjectBuilder::new().schema_type(Type::String).enum_values(Some([$($text),+])).build().into()
+            }
+        }
+        impl ToSchema for $name {}
 
         impl FromStr for $name {
             type Err = String;

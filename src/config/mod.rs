@@ -5,23 +5,28 @@
 
 mod choices;
 mod parse;
+mod shown;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
 pub use self::choices::{
     AgentTls, CloudKind, CreatePolicy, LogFormat, Model, Models, StreamMode, TelegramMode, Visibility,
 };
 use self::parse::{
-    any_text, api_key, base_url, base_urls, bot_id, bot_token, database_url, domain, expand_home, from_str, in_range,
-    optional_base_url, optional_path, optional_text, path, private_key, seconds, ssh_public_key, user_ids, vault,
-    webhook_secret, yes_or_no,
+    admin_token, any_text, api_key, base_url, base_urls, bot_id, bot_token, database_url, domain, expand_home,
+    from_str, in_range, networks, optional_base_url, optional_from_str, optional_path, optional_text, origins, path,
+    private_key, seconds, ssh_public_key, user_ids, vault, webhook_secret, yes_or_no,
 };
+pub use self::shown::Shown;
+use self::shown::Written as _;
 use crate::vault::Vault;
 
 /// One environment variable.
@@ -62,6 +67,11 @@ macro_rules! settings {
         ];
 
         impl Config {
+            /// The settings in effect, with secrets masked.
+            pub fn shown(&self) -> Vec<Shown> {
+                vec![ $( Shown { name: $name, value: self.$field.written($name) }, )+ ]
+            }
+
             fn read(source: &Source, problems: &mut Vec<String>) -> Option<Self> {
                 $( let $field: Option<$type> = source.setting($name, $need, $example, $parse, problems); )+
                 Some(Self { $( $field: $field?, )+ })
@@ -87,6 +97,22 @@ settings! {
     database_connections: u32 = "DATABASE_CONNECTIONS", Need::Default("20"), "20", |text| in_range(text, 5, 500);
     /// Address and port of the HTTP server.
     listen_addr: SocketAddr = "LISTEN_ADDR", Need::Default("0.0.0.0:8080"), "0.0.0.0:8080", from_str;
+    /// The administrators' first token: at least 32 visible characters, allowed everything. `baal keygen` makes one; `baal token
+    /// create` makes others that can be revoked. The API is at /api/v1, its documentation at /docs.
+    admin_token: Option<SecretString> = "ADMIN_TOKEN", Need::Optional, "kQ3_at-least-32-characters-of-random-text", admin_token;
+    /// Address and port of their own for /api, /docs and /metrics, which then are not on LISTEN_ADDR. `baal worker` shows its
+    /// /metrics there, and else nowhere.
+    admin_listen_addr: Option<SocketAddr> = "ADMIN_LISTEN_ADDR", Need::Optional, "127.0.0.1:8081", optional_from_str;
+    /// Web pages of other origins that may call the API, separated by commas.
+    admin_cors_origins: Vec<String> = "ADMIN_CORS_ORIGINS", Need::Optional, "https://admin.example.org", origins;
+    /// Requests that one token may make in a minute; and requests without a good one from one address.
+    admin_rate_per_minute: NonZeroU32 = "ADMIN_RATE_PER_MINUTE", Need::Default("600"), "600", from_str;
+    /// Networks of proxies whose X-Forwarded-For is believed, separated by commas. Behind a proxy that is not named, whoever
+    /// tries wrong tokens of the API slows down all others who do, and the record of changes has the proxy's address.
+    trusted_proxies: Vec<IpNet> = "TRUSTED_PROXIES", Need::Optional, "127.0.0.1/32,172.16.0.0/12", networks;
+    /// Where traces are sent (OTLP over HTTP, `/v1/traces` below it); none are made without it. In the process' environment, but
+    /// not in `.env`, OpenTelemetry's other variables mean what they mean elsewhere, such as OTEL_TRACES_SAMPLER.
+    otlp_endpoint: Option<String> = "OTEL_EXPORTER_OTLP_ENDPOINT", Need::Optional, "http://127.0.0.1:4318", optional_base_url;
     /// Fernet key under which secrets are stored; `baal keygen` makes one. Losing it loses every stored secret.
     vault: Vault = "BOT_ENCRYPTION_KEY", Need::Required, "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=", vault;
     /// The operator's key for LibertAI, with which agents run.
@@ -154,13 +180,13 @@ settings! {
     agent_acme_urls: Vec<String> = "AGENT_ACME_URLS", Need::Default("https://acme-v02.api.letsencrypt.org/directory,https://acme.zerossl.com/v2/DV90"), "https://acme-v02.api.letsencrypt.org/directory", base_urls;
     /// Whom those authorities may write to. ZeroSSL wants one.
     acme_email: Option<String> = "ACME_EMAIL", Need::Optional, "admin@example.org", optional_text;
-    /// A certificate authority (PEM) that is trusted beside the public ones when agents are called. With AGENT_TLS=internal it
-    /// signs their certificates, and nobody else is trusted.
+    /// A certificate authority (PEM) that is trusted beside the public ones when agents are called that this program set up. With
+    /// AGENT_TLS=internal it signs their certificates, and nobody else is trusted. Agents that run elsewhere have public ones.
     agent_ca_file: Option<PathBuf> = "AGENT_CA_FILE", Need::Optional, "/etc/baal/ca.pem", optional_path;
     /// Its key (PEM), for AGENT_TLS=internal. `baal ca` makes both.
     agent_ca_key_file: Option<PathBuf> = "AGENT_CA_KEY_FILE", Need::Optional, "/etc/baal/ca-key.pem", optional_path;
     /// Allow, for tests and closed networks: compute nodes at private or plain http addresses, instances whose SSH is at a
-    /// private address, and agents' names that resolve to one.
+    /// private address, agents' names that resolve to one, and agents that run elsewhere at either.
     agent_allow_private: bool = "AGENT_ALLOW_PRIVATE", Need::Default("false"), "true", yes_or_no;
     /// Seconds within which a compute node has to bring an instance up after it was asked.
     vm_start_within: Duration = "VM_START_SECONDS", Need::Default("120"), "120", |text| seconds(text, 1, 3_600);
@@ -305,6 +331,15 @@ impl Config {
             doubts.push(
                 "AGENT_ALLOW_PRIVATE is on though anybody can be in the public list of compute nodes: they can lead this \
                  server into its own network. Turn it off, or name a list of your own with ALEPH_CRN_LIST_URL"
+                    .into(),
+            );
+        }
+        let is_shared = self.public_url.is_some() && self.admin_listen_addr.is_none();
+        if is_shared && self.trusted_proxies.is_empty() {
+            doubts.push(
+                "the API is on LISTEN_ADDR, behind whatever serves PUBLIC_URL, and TRUSTED_PROXIES is empty: all callers have \
+                 one address there, in its limits and in the record of changes. Name the proxy, or give the API an address \
+                 of its own with ADMIN_LISTEN_ADDR"
                     .into(),
             );
         }
@@ -480,6 +515,11 @@ mod tests {
         let own = ("ALEPH_CRN_LIST_URL", "http://127.0.0.1:1/crns.json");
         for fine in [&[aleph][..], &[open], &[aleph, open, own]] {
             assert!(with(fine).doubts().is_empty(), "{fine:?}");
+        }
+        let public = ("PUBLIC_URL", "https://bot.example.org");
+        assert!(with(&[public]).doubts()[0].contains("TRUSTED_PROXIES"));
+        for more in [("TRUSTED_PROXIES", "127.0.0.1/32"), ("ADMIN_LISTEN_ADDR", "127.0.0.1:8081")] {
+            assert!(with(&[public, more]).doubts().is_empty(), "{more:?}");
         }
         assert!(with(&[]).has_personal_ssh_key());
         assert!(!with(&[("ALEPH_SSH_PRIVKEY_PATH", "/run/secrets/ssh_key")]).has_personal_ssh_key());

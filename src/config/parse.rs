@@ -1,10 +1,12 @@
 //! From a variable's text to its value. What is wrong is said without the value, which may be a secret in the wrong place;
 //! each message goes on behind the variable's name.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::vault::Vault;
@@ -162,4 +164,35 @@ where
         Ok(number) if number >= low && number <= high => Ok(number),
         _ => Err(format!("must be a number from {low} to {high}")),
     }
+}
+
+pub(super) fn optional_from_str<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<Option<T>, String> {
+    if text.is_empty() { Ok(None) } else { from_str(text).map(Some) }
+}
+
+/// Long enough that nobody guesses it; none where empty.
+pub(super) fn admin_token(text: &str) -> Result<Option<SecretString>, String> {
+    match text {
+        "" => Ok(None),
+        _ if text.len() >= 32 && text.chars().all(|c| c.is_ascii_graphic()) => Ok(Some(text.into())),
+        _ => Err("must be one word of at least 32 visible ASCII characters".into()),
+    }
+}
+
+/// Networks separated by commas; a bare address is a network of one.
+pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    let networks = text.split(',').map(str::trim).filter(|network| !network.is_empty());
+    let one = |text: &str| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    networks
+        .map(|text| one(text).map_err(|_| "must be networks such as 10.0.0.0/8, separated by commas".to_owned()))
+        .collect()
+}
+
+/// Origins as browsers send them (scheme, host, port), separated by commas.
+pub(super) fn origins(text: &str) -> Result<Vec<String>, String> {
+    let origin = |url: String| match reqwest::Url::parse(&url) {
+        Ok(parsed) if parsed.origin().ascii_serialization() == url => Ok(url),
+        _ => Err("must be origins such as https://admin.example.org, without a path".to_owned()),
+    };
+    base_urls(text)?.into_iter().map(origin).collect()
 }

@@ -87,14 +87,14 @@ async fn run_until_failure(
     places: &Places,
 ) -> anyhow::Result<()> {
     let addresses = stack.start(options, secrets, places).await?;
-    println!("{}", welcome(&addresses, options.libertai_api_key.is_some(), places));
+    println!("{}", welcome(&addresses, secrets, options.libertai_api_key.is_some(), places));
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
         stack.check()?;
     }
 }
 
-fn welcome(addresses: &Addresses, real_model: bool, places: &Places) -> String {
+fn welcome(addresses: &Addresses, secrets: &Secrets, real_model: bool, places: &Places) -> String {
     let Addresses { chat, program } = addresses;
     let model =
         if real_model { "LibertAI, with your key" } else { "simulated (set LIBERTAI_API_KEY for the real one)" };
@@ -104,7 +104,8 @@ fn welcome(addresses: &Addresses, real_model: bool, places: &Places) -> String {
         format!("  Chat         {chat}"),
         format!("  Second user  {chat}/?user=2"),
         String::new(),
-        format!("  Program      {program}"),
+        format!("  API          {program}/docs"),
+        format!("  Its token    {}", secrets.admin_token),
         format!("  Model        {model}"),
         format!("  Log          {}", places.log().display()),
         String::new(),

@@ -19,36 +19,44 @@ pub struct Secrets {
     pub encryption_key: String,
     /// Unknown to LibertAI; the simulator takes any.
     pub libertai_api_key: String,
+    /// For the API and its documentation at /docs. Demos of before it came have none in their file.
+    #[serde(default)]
+    pub admin_token: String,
 }
 
 impl Secrets {
     /// Reads the file, or makes it, readable for its owner only.
     pub fn load_or_make(file: &Path) -> anyhow::Result<Self> {
-        match fs::read(file) {
+        let mut secrets = match fs::read(file) {
             // serde's error would quote the file.
             Ok(bytes) => serde_json::from_slice(&bytes).ok().with_context(|| {
                 format!("{} is damaged: remove it together with the agents and the database beside it", file.display())
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let secrets = Self::make();
-                let new = file.with_extension("new");
-                let mut output = File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-                output.write_all(&serde_json::to_vec_pretty(&secrets)?)?;
-                output.sync_all()?;
-                fs::rename(new, file)?;
-                Ok(secrets)
-            }
-            Err(error) => Err(error).with_context(|| format!("can't read {}", file.display())),
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::make(),
+            Err(error) => return Err(error).with_context(|| format!("can't read {}", file.display())),
+        };
+        if secrets.admin_token.is_empty() {
+            secrets.admin_token = random(40);
+            let new = file.with_extension("new");
+            let mut output = File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+            output.write_all(&serde_json::to_vec_pretty(&secrets)?)?;
+            output.sync_all()?;
+            fs::rename(new, file)?;
         }
+        Ok(secrets)
     }
 
     fn make() -> Self {
-        let random = |length| Alphanumeric.sample_string(&mut rand::rng(), length);
         Self {
             bot_token: format!("1000000001:{}", random(35)),
             webhook_secret: random(48),
             encryption_key: fernet::Fernet::generate_key(),
             libertai_api_key: format!("demo-{}", random(24)),
+            admin_token: String::new(),
         }
     }
+}
+
+fn random(length: usize) -> String {
+    Alphanumeric.sample_string(&mut rand::rng(), length)
 }

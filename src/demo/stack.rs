@@ -127,6 +127,7 @@ impl Stack {
             ("TELEGRAM_BOT_TOKEN", secrets.bot_token.as_ref()),
             ("TELEGRAM_API_URL", simulated.telegram.as_ref()),
             ("TELEGRAM_WEBHOOK_SECRET", secrets.webhook_secret.as_ref()),
+            ("ADMIN_TOKEN", secrets.admin_token.as_ref()),
             ("PUBLIC_URL", public_url.as_ref()),
             ("LISTEN_ADDR", listen_addr.as_ref()),
             ("DATABASE_URL", database_url.as_ref()),

@@ -68,7 +68,7 @@ async fn core_node(app: &App, aleph: &Aleph, url: &str) -> Line {
     let ask = async {
         let asked = format!("{url}/api/v0/addresses/{}/balance", aleph.address());
         let began = own_clock();
-        let answer = app.agents_http.get(asked).timeout(ANSWER_WITHIN).send().await;
+        let answer = app.agents_http.to_operators().get(asked).timeout(ANSWER_WITHIN).send().await;
         let answer = answer.map_err(|error| {
             format!(
                 "it does not answer ({}). Take it out of ALEPH_API_URL if that lasts: nothing is destroyed unless all \

@@ -176,7 +176,7 @@ async fn updates(app: &App) -> Finding {
 async fn libertai(app: &App) -> Finding {
     let url = format!("{}/models", app.config.libertai_api_base_url);
     let key = app.config.libertai_api_key.expose_secret();
-    let answer = app.agents_http.get(url).bearer_auth(key).timeout(Duration::from_secs(15)).send().await;
+    let answer = app.agents_http.to_operators().get(url).bearer_auth(key).timeout(Duration::from_secs(15)).send().await;
     let answer = answer.map_err(|error| format!("it does not answer ({}).", error.without_url()))?;
     if !answer.status().is_success() {
         return Err(format!("it answered {}. Is LIBERTAI_API_KEY right?", answer.status()));

@@ -42,8 +42,9 @@ pub(super) async fn attempt(app: &App, errand: &Claimed) -> sqlx::Result<Tried> 
     let mut tx = app.db.begin().await?;
     // Turns before agents, as whoever ends a turn does.
     stop_turns(&mut tx, user).await?;
-    delete_agents(&mut tx, user).await?;
-    ask_others(&mut tx, app, errand).await?;
+    // Before its secret is gone with it, an agent that runs elsewhere is told.
+    ask_to_forget(&mut tx, app, errand).await?;
+    delete_agents(&mut tx, errand).await?;
     let left = left(&mut tx, user).await?;
     let waits = left.agents > 0 || left.turns > 0 || (left.others > 0 && errand.age < PATIENCE);
     if waits {
@@ -67,12 +68,18 @@ pub(super) async fn attempt(app: &App, errand: &Claimed) -> sqlx::Result<Tried> 
     Ok(Tried::Done)
 }
 
-/// Has the user's agents deleted; those that are being deleted go on.
-async fn delete_agents(conn: &mut PgConnection, user: i64) -> sqlx::Result<()> {
+/// Has the user's agents deleted; those that are being deleted go on. No machine of ours goes with one that runs elsewhere, so
+/// that it is waited for whether it has forgotten the user.
+async fn delete_agents(conn: &mut PgConnection, errand: &Claimed) -> sqlx::Result<()> {
+    let user = errand.user_id;
     let agents: Vec<i64> = sqlx::query_scalar(
-        "select id from agents where owner_id = $1 and deleted_at is null and status <> 'deleting' order by id",
+        "select id from agents a where owner_id = $1 and deleted_at is null and status <> 'deleting'
+            and not (external and $2 and exists (select from turns f where f.agent_id = a.id and f.user_id = $1
+                                                    and f.kind = 'forget' and not f.done))
+          order by id",
     )
     .bind(user)
+    .bind(errand.age < PATIENCE)
     .fetch_all(&mut *conn)
     .await?;
     for id in agents {
@@ -96,14 +103,15 @@ async fn stop_turns(conn: &mut PgConnection, user: i64) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Asks agents of others to forget the chats that the user had with them, once. People talk to agents in private chats, whose
-/// ids are theirs.
-async fn ask_others(conn: &mut PgConnection, app: &App, errand: &Claimed) -> sqlx::Result<()> {
+/// Asks agents of others, and the user's that run elsewhere, to forget the chats that the user had with them, once. People talk
+/// to agents in private chats, whose ids are theirs.
+async fn ask_to_forget(conn: &mut PgConnection, app: &App, errand: &Claimed) -> sqlx::Result<()> {
     let chats = sqlx::query(
-        "select distinct t.bot_id, t.chat_id, t.agent_id
+        "select distinct t.bot_id, t.chat_id, t.agent_id, a.owner_id = $1 as own
            from turns t join agents a on a.id = t.agent_id
-          where t.bot_id in (select b.bot_id from bots b) and t.chat_id = $1 and t.user_id = $1 and a.owner_id <> $1 and a.deleted_at is null and a.status <> 'deleting'
-            and t.kind in ('message', 'reset')
+          where t.bot_id in (select b.bot_id from bots b) and t.chat_id = $1 and t.user_id = $1 and (a.owner_id <> $1 or a.external)
+            and a.deleted_at is null and a.status <> 'deleting'
+            and t.kind in ('message', 'reset', 'hello')
             and not exists (select from turns f where f.user_id = $1 and f.agent_id = t.agent_id and f.bot_id = t.bot_id
                                and f.chat_id = t.chat_id and f.kind = 'forget'
                                and f.created_at >= (select forgetting_since from users where id = $1))",
@@ -114,7 +122,8 @@ async fn ask_others(conn: &mut PgConnection, app: &App, errand: &Claimed) -> sql
     let nothing = Request { message: String::new(), name: String::new(), language_code: None };
     for chat in chats {
         let place = Place { bot_id: chat.get("bot_id"), chat_id: chat.get("chat_id"), thread_id: None };
-        let who = (chat.get("agent_id"), errand.user_id, Role::Visitor);
+        let role = if chat.get("own") { Role::Owner } else { Role::Visitor };
+        let who = (chat.get("agent_id"), errand.user_id, role);
         turns::enqueue_special(conn, &app.config.vault, place, who, Kind::Forget, &nothing).await?;
     }
     Ok(())
@@ -125,7 +134,8 @@ async fn left(conn: &mut PgConnection, user: i64) -> sqlx::Result<Left> {
         "select (select count(*) from agents where owner_id = $1 and deleted_at is null) as agents,
                 (select count(*) from turns t where not t.done and t.kind <> 'forget'
                     and (t.user_id = $1 or t.agent_id in (select id from agents where owner_id = $1))) as turns,
-                (select count(distinct agent_id) from turns where user_id = $1 and not done and kind = 'forget') as others",
+                (select count(distinct t.agent_id) from turns t join agents a on a.id = t.agent_id
+                  where t.user_id = $1 and not t.done and t.kind = 'forget' and a.owner_id <> $1) as others",
     )
     .bind(user)
     .fetch_one(conn)
@@ -135,10 +145,10 @@ async fn left(conn: &mut PgConnection, user: i64) -> sqlx::Result<Left> {
 
 /// Removes every row of the user and of their agents. What stays goes by itself: `forget` turns that are still to be told (the
 /// agent has to be given the chat's number); the rows of handled updates, which hold numbers only and keep Telegram's
-/// repetitions from being handled again; and what would otherwise be a way round a limit: that somebody blocked or refused this
-/// number, and how many messages it sent today. See the janitor's rules.
+/// repetitions from being handled again; and what would otherwise be a way round a limit: that somebody, or an operator, blocked
+/// or refused this number, its own limits, and how many messages it sent today. See the janitor's rules.
 async fn purge(conn: &mut PgConnection, errand: &Claimed) -> sqlx::Result<()> {
-    const STATEMENTS: [&str; 22] = [
+    const STATEMENTS: [&str; 25] = [
         // Dead letters hold what was typed.
         "update updates set body = '', error = 'its user was forgotten' where chat_id in ($1, $2) and done and body <> ''",
         // The message that shows how it goes is still to be changed; whatever else waits is for nobody any more.
@@ -167,7 +177,15 @@ async fn purge(conn: &mut PgConnection, errand: &Claimed) -> sqlx::Result<()> {
         "update users set name = '', username = null, language_code = null, first_seen_at = now(), libertai_key = null,
                 key_version = 0, key_connected_at = null, tool_lines = false, invited_at = null, forgetting_since = null
           where id = $1",
-        "delete from users where id = $1 and not exists (select from visitors where user_id = $1)",
+        // Of a user's own row the record tells a block and limits, which stay with the row.
+        "update audit set before = null, after = null where user_id = $1 and subject_kind <> 'user'",
+        // A visitor's subject is `42/7`: the agent, and who.
+        "update audit set subject_id = split_part(subject_id, '/', 1) where user_id = $1 and subject_kind = 'visitor'",
+        "delete from users where id = $1 and not exists (select from visitors where user_id = $1)
+            and blocked_at is null and daily_messages is null and max_agents is null",
+        "update audit set user_id = null, before = null, after = null,
+                subject_id = case when subject_kind = 'user' then '' else subject_id end
+          where user_id = $1 and not exists (select from users where id = $1)",
     ];
     for statement in STATEMENTS {
         let mut query = sqlx::query(statement).bind(errand.user_id);

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::storable;
 use crate::telegram::text::Place;
+use crate::trace;
 use crate::vault::Vault;
 
 /// What is to be done; stored encrypted, for it may hold a key. So there is no `Debug`.
@@ -58,8 +59,8 @@ pub async fn enqueue(
     progress: Option<i64>,
 ) -> sqlx::Result<Uuid> {
     sqlx::query_scalar(
-        "insert into errands (id, kind, bot_id, chat_id, thread_id, user_id, request, progress)
-         values ($1, $2, $3, $4, $5, $6, $7, $8) returning id",
+        "insert into errands (id, kind, bot_id, chat_id, thread_id, user_id, request, progress, trace_context)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning id",
     )
     .bind(Uuid::now_v7())
     .bind(errand.kind())
@@ -69,6 +70,7 @@ pub async fn enqueue(
     .bind(user_id)
     .bind(vault.seal(errand))
     .bind(progress)
+    .bind(trace::here())
     .fetch_one(conn)
     .await
 }
@@ -98,6 +100,8 @@ pub struct Claimed {
     pub reclaims: i32,
     /// How long ago it was asked for.
     pub age: Duration,
+    /// What led to it, for [`trace::follow`].
+    pub trace_context: Option<String>,
 }
 
 /// Claims up to `limit` errands, of each user and kind the oldest open one. See [`crate::telegram::inbox::claim`] for why
@@ -133,6 +137,7 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
             failures: row.get("failures"),
             reclaims: row.get("reclaims"),
             age: Duration::try_from_secs_f64(row.get::<f64, _>("age").max(0.0)).unwrap_or_default(),
+            trace_context: row.get("trace_context"),
         })
         .collect())
 }

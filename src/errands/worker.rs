@@ -13,6 +13,7 @@ use super::{Tried, balance, forget, login, rekey};
 use crate::app::App;
 use crate::replica::Replica;
 use crate::slots::{Slots, bounded, ids};
+use crate::trace;
 use crate::wake::Queue;
 
 /// Errands of one replica at the same moment.
@@ -52,6 +53,7 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
 
 async fn work(app: App, replica: Replica, errand: Claimed, stop: CancellationToken) {
     let span = info_span!("errand", errand.id = %errand.id, errand.kind, chat.id = errand.place.chat_id);
+    trace::follow(&span, errand.trace_context.as_deref());
     async {
         let tried = tokio::select! {
             tried = AssertUnwindSafe(timeout(TRY, attempt(&app, &errand))).catch_unwind() => tried,

@@ -4,15 +4,20 @@
 //! get a 2xx, for a day and holding up that chat, so what cannot be read is stored too (and ends as a dead letter); only
 //! a database that does not answer is a 503.
 
+use std::time::Instant;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
+use tracing::Instrument as _;
 
 use super::Server;
+use crate::eyes::metrics;
 use crate::telegram::inbox::Stored;
+use crate::trace;
 
 /// The largest body that is taken, in bytes. Telegram's updates are a few KiB.
 const MAX_BODY: usize = 1024 * 1024;
@@ -22,9 +27,24 @@ const SECRET_HEADER: &str = "x-telegram-bot-api-secret-token";
 /// 200 stored; 400 no body; 401 wrong secret; 413 over [`MAX_BODY`]; 429 too many unhandled updates of
 /// that chat; 503 not stored.
 pub(super) async fn receive(State(server): State<Server>, headers: HeaderMap, body: Body) -> Response {
-    if !authorised(&server, &headers) {
+    let began = Instant::now();
+    let response = take_in(&server, &headers, body).await;
+    metrics::webhook_answered(response.status().as_u16(), began.elapsed());
+    response
+}
+
+async fn take_in(server: &Server, headers: &HeaderMap, body: Body) -> Response {
+    if !authorised(server, headers) {
         return (StatusCode::UNAUTHORIZED, "wrong or missing secret token\n").into_response();
     }
+    // Only now: strangers begin no traces.
+    let span = trace::served("POST", "/telegram/webhook");
+    let response = store(server, body).instrument(span.clone()).await;
+    trace::answered(&span, response.status().as_u16());
+    response
+}
+
+async fn store(server: &Server, body: Body) -> Response {
     // Read only now: a stranger's bytes are not even buffered.
     let body = match axum::body::to_bytes(body, MAX_BODY).await {
         Ok(body) if body.is_empty() => return (StatusCode::BAD_REQUEST, "an update is expected\n").into_response(),

@@ -23,6 +23,8 @@ const FIRST_BOOT: Duration = Duration::from_secs(600);
 const PREPARE: Duration = Duration::from_secs(1_200);
 /// The new one stops, starts, and is waited for, and then perhaps the old one, after another installation.
 const INSTALL: Duration = Duration::from_secs(600);
+/// The agent ends its turns, after another installation.
+const HALT: Duration = Duration::from_secs(420);
 /// Ten megabytes over a slow line.
 const UPLOAD: Duration = Duration::from_secs(300);
 /// How long Caddy gets for a certificate: from an authority, and from a file.
@@ -127,6 +129,24 @@ pub(super) fn prepare(vm: Uuid, sha256: &str, name: &SiteName, given: bool, root
 pub(super) fn install(vm: Uuid, sha256: &str, archive: Vec<u8>) -> Command {
     let body = format!(r#"bash "$dir/install.sh" --sha256 {sha256} --config "$dir/config.json""#);
     with_archive("installing the agent", vm, CLAIM, archive, INSTALL, &body)
+}
+
+/// The agent stopped, until the next installation: it is not started by a boot either. After an installation that is at work.
+pub(super) fn halt(vm: Uuid) -> Command {
+    let script = format!(
+        r#"set -eu
+if [ -e /var/lib/baal/vm ] && [ "$(head -c 100 /var/lib/baal/vm)" != '{vm}' ]; then
+  echo 'the machine carries the mark of another one' >&2
+  exit {FOREIGN}
+fi
+exec 9>/run/baal-install.lock
+flock -w 300 9 || {{ echo 'an installation has been at work for five minutes' >&2; exit 1; }}
+# Where it was never installed nothing runs.
+[ -e /etc/systemd/system/baal-agent.service ] || exit 0
+systemctl disable --quiet --now baal-agent.service
+"#
+    );
+    Command { what: "stopping the agent", script, input: Vec::new(), limit: HALT, secrets: Vec::new() }
 }
 
 /// Everything of ours away, the machine's mark too. An installation that still waits for its turn has nothing to install then.

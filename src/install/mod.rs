@@ -174,6 +174,13 @@ impl Kit {
         }
     }
 
+    /// Stops the agent and keeps it from being started by a boot; [`Kit::install`] starts it again. All else stays. On a machine
+    /// with another's mark than `vm`'s nothing is stopped ([`InstallError::Foreign`]).
+    pub async fn halt(&self, session: &mut Session, vm: Uuid) -> Result<(), InstallError> {
+        session.run(&commands::halt(vm)).await.map_err(foreign)?;
+        Ok(())
+    }
+
     /// Removes agent, configuration, data, certificates and the mark: for machines that are used again. Debian's packages stay.
     /// On a machine with another's mark than `vm`'s nothing is removed ([`InstallError::Foreign`]).
     pub async fn wipe(&self, session: &mut Session, vm: Uuid) -> Result<(), InstallError> {

@@ -54,6 +54,8 @@ pub enum Scene {
         /// In words for the owner.
         reason: String,
     },
+    /// It was stopped, and runs again.
+    Started,
     /// It runs again.
     Repaired {
         /// Whether it had to be set up on another machine.
@@ -74,8 +76,8 @@ pub enum Scene {
         kind: Kind,
         /// Where it failed.
         step: Step,
-        /// Of what kind of thing.
-        cause: Cause,
+        /// Of what kind of thing; none if it was cancelled.
+        cause: Option<Cause>,
         /// In words for the owner.
         reason: String,
         /// What is left of it.
@@ -101,8 +103,10 @@ impl Scene {
 pub enum Left {
     /// It was left as it was before, and so may well run.
     AsBefore,
-    /// Its machine went out of reach in the middle.
+    /// The change broke off in the middle: its machine went out of reach, or an operator cancelled it.
     Unknown,
+    /// Operators have stopped it, and so it stays.
+    Stopped,
     /// It does not run; what it remembers is on a machine that is kept.
     Memory,
     /// Nothing but its name, personality and model.

@@ -7,13 +7,16 @@ use tracing::info;
 
 use super::card::Scene;
 use super::error::JobError;
+use super::failing::CANCELLED;
 use super::model::{Kind, Outcome, State, Step};
 use super::saving::Next;
 use super::steps::{Done, Effect};
 use super::turn::Turn;
 use crate::agents::{self, Agent, Status};
 use crate::cloud::store as vms;
-use crate::telegram::text::Place;
+use crate::telegram::outbox::{self, Call};
+use crate::telegram::text::{Place, send_message};
+use crate::telegram::texts;
 use crate::turns::store::{self as turns, Kind as TurnKind, Request};
 use crate::wake::Queue;
 
@@ -37,7 +40,7 @@ impl Turn<'_> {
         let agent = locked.agent()?;
         let Some((vm, url)) = locked.vm.as_ref().and_then(|vm| Some((vm, vm.url()?))) else {
             tx.rollback().await?;
-            if self.job.kind == Kind::Redeploy {
+            if matches!(self.job.kind, Kind::Redeploy | Kind::Start) {
                 return Err(Self::lost_machine());
             }
             let state = State { vm: None, ..state.clone() };
@@ -65,6 +68,7 @@ impl Turn<'_> {
         let scene = match (self.job.kind, &state.restored) {
             (_, Some(reason)) => Scene::Restored { reason: reason.clone() },
             (Kind::Redeploy, None) => Scene::Updated,
+            (Kind::Start, None) if !state.memory_lost => Scene::Started,
             (Kind::Repair, None) => Scene::Repaired { memory_lost: state.memory_lost },
             (_, None) if state.memory_lost => Scene::Repaired { memory_lost: true },
             _ => self.ready(&mut tx, agent).await?,
@@ -96,10 +100,40 @@ impl Turn<'_> {
         Ok(Scene::Ready { link, instead })
     }
 
+    /// The agent's program has ended: says so to its owner. Its machine stays.
+    pub async fn rest(&self) -> Next {
+        let mut tx = self.app.db.begin().await?;
+        let locked = self.lock(&mut tx).await?;
+        let agent = locked.agent()?;
+        // Deleting it cancels as well. An operator who cancels comes too late: the program has ended.
+        if agent.status == Status::Deleting {
+            tx.rollback().await?;
+            return self.failed(JobError::Cancelled).await;
+        }
+        agents::store::set_status(&mut tx, agent.id, Status::Stopped).await?;
+        let (text, buttons) = texts::agent_stopped(agent);
+        let place = Place { bot_id: agent.bot_id, chat_id: agent.chat_id, thread_id: None };
+        let call = Call::reply(place.bot_id, place.chat_id, &send_message(place, &text, buttons)).notice();
+        outbox::enqueue(&mut tx, &call).await?;
+        self.record(&mut tx, None).await?;
+        self.end_job(&mut tx, Outcome::Succeeded, None).await?;
+        tx.commit().await?;
+        self.app.wake.wake(Queue::Outbox);
+        // Whoever waits for an answer is told.
+        self.app.wake.wake(Queue::Turns);
+        info!(job.id = %self.job.claim.job_id, agent.id, vm.id = locked.vm.as_ref().map(|vm| tracing::field::display(vm.id)), "the agent is stopped; its machine stays and is paid for");
+        Ok(None)
+    }
+
     /// The machine is ready: puts it into the pool.
     pub async fn store(&self) -> Next {
         let mut tx = self.app.db.begin().await?;
         let locked = self.lock(&mut tx).await?;
+        // Nobody wants it any more.
+        if locked.job.cancel_requested {
+            tx.rollback().await?;
+            return Ok(Some(locked.job));
+        }
         let Some(vm) = &locked.vm else { return Err(Self::lost_machine()) };
         vms::set_warm(&mut tx, vm.id).await?;
         self.record(&mut tx, None).await?;
@@ -139,12 +173,14 @@ impl Turn<'_> {
                 (if self.job.kind == Kind::Deprovision { Outcome::Succeeded } else { Outcome::Cancelled }, None)
             }
             Some(agent) => {
-                let reason = self.job.state.failed.clone().unwrap_or_else(|| "it was cancelled".into());
+                let failed = self.job.state.failed.clone();
+                let outcome = if failed.is_some() { Outcome::Failed } else { Outcome::Cancelled };
+                let reason = failed.unwrap_or_else(|| CANCELLED.into());
                 agents::store::set_status(&mut tx, agent.id, Status::Failed).await?;
                 let (step, cause) = (self.job.state.failed_at, self.job.state.cause);
                 let scene = Scene::Failed { step, cause, reason: reason.clone() };
                 self.show(&mut tx, Some(agent), &scene).await?;
-                (Outcome::Failed, Some(reason))
+                (outcome, Some(reason))
             }
         };
         self.record(&mut tx, None).await?;

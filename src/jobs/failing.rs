@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
 use tracing::{info, warn};
 
 use super::card::{Left, Scene};
 use super::cause::Cause;
 use super::error::JobError;
+use super::leaving;
 use super::line;
 use super::model::{Kind, Outcome, State, Step};
 use super::operators;
@@ -20,6 +20,14 @@ use crate::cloud::aleph::{AlephError, Shortage};
 use crate::cloud::places;
 use crate::cloud::store::{self as vms, Machine, Vm};
 use crate::wake::Queue;
+
+/// Why a job ended that an operator did not want any more, in words for the owner.
+pub(super) const CANCELLED: &str = "an operator cancelled it";
+
+/// Whether nothing of the agent is to be left.
+fn is_going(agent: &Agent) -> bool {
+    matches!(agent.status, Status::Deleting | Status::Deleted)
+}
 
 /// A failed step, in words for the owner and for the log.
 struct Trouble {
@@ -121,10 +129,12 @@ impl Turn<'_> {
     /// Begins to undo what the job made: it failed, or is no longer wanted. A machine from the pool that nothing of the agent
     /// was written to goes back there.
     async fn undo(&self, trouble: Option<Trouble>) -> Next {
-        if self.job.kind == Kind::Prepare {
-            let reason = "it was cancelled".to_owned();
-            let trouble = trouble.unwrap_or(Trouble { reason, grade: Grade::Last, shortage: None });
-            return self.give_up(&trouble).await;
+        match trouble {
+            Some(trouble) if matches!(self.job.kind, Kind::Prepare | Kind::Stop | Kind::Start) => {
+                return self.give_up(&trouble).await;
+            }
+            None if self.is_left_alone().await? => return self.call_off().await,
+            _ => {}
         }
         let mut tx = self.app.db.begin().await?;
         let locked = self.lock(&mut tx).await?;
@@ -149,6 +159,23 @@ impl Turn<'_> {
         self.app.wake.wake(Queue::Outbox);
         info!(job.id = %self.job.claim.job_id, agent.id = self.job.agent_id, "undoing what the job made");
         Ok(Some(job))
+    }
+
+    /// Whether a job that is no longer wanted leaves what there is: it did not make it, and nobody wants it removed.
+    async fn is_left_alone(&self) -> Result<bool, JobError> {
+        let has_another = self.job.state.vm.is_some() && !self.job.state.fresh;
+        if !(self.job.kind.mends() || self.job.kind == Kind::Provision && has_another) {
+            return Ok(self.job.kind == Kind::Prepare);
+        }
+        let Some(id) = self.job.agent_id else { return Ok(true) };
+        let agent = agents::store::get(&mut *self.app.db.acquire().await?, id).await?;
+        Ok(agent.is_some_and(|agent| !is_going(&agent)))
+    }
+
+    /// Ends a job that an operator has cancelled.
+    async fn call_off(&self) -> Next {
+        let reason = CANCELLED.to_owned();
+        self.end_here(&Trouble { reason, grade: Grade::Last, shortage: None }, Outcome::Cancelled).await
     }
 
     /// Gives the machine up, for a job of its own to remove, and begins anew on another.
@@ -180,7 +207,7 @@ impl Turn<'_> {
     }
 
     /// Whether something else is wanted by now than what this job tried.
-    fn is_outdated(&self, agent: &Agent) -> bool {
+    pub(super) fn is_outdated(&self, agent: &Agent) -> bool {
         self.job.state.version.is_some_and(|version| version < agent.wanted_version)
     }
 
@@ -229,15 +256,25 @@ impl Turn<'_> {
 
     /// Ends the job and leaves what there is; only a machine that has nothing of an agent goes.
     async fn give_up(&self, trouble: &Trouble) -> Next {
+        self.end_here(trouble, Outcome::Failed).await
+    }
+
+    async fn end_here(&self, trouble: &Trouble, outcome: Outcome) -> Next {
         let mut tx = self.app.db.begin().await?;
         let locked = self.lock(&mut tx).await?;
         let state = &self.job.state;
-        if locked.job.cancel_requested && self.job.kind != Kind::Prepare {
+        let cancelled = outcome == Outcome::Cancelled;
+        let expected =
+            if cancelled { !locked.agent.as_ref().is_some_and(is_going) } else { !locked.job.cancel_requested };
+        if !expected && self.job.kind != Kind::Prepare {
             tx.rollback().await?;
             return Ok(Some(locked.job));
         }
         self.record(&mut tx, Some(&trouble.reason)).await?;
-        if self.job.kind == Kind::Redeploy && locked.agent.as_ref().is_some_and(|agent| self.is_outdated(agent)) {
+        if !cancelled
+            && self.job.kind == Kind::Redeploy
+            && locked.agent.as_ref().is_some_and(|agent| self.is_outdated(agent))
+        {
             return self.try_newer(tx, locked).await;
         }
         let mut left = Left::Nothing;
@@ -250,53 +287,32 @@ impl Turn<'_> {
             vms::retire(&mut tx, vm.id).await?;
         }
         let (kind, step) = (self.job.kind, self.job.step);
-        let cause = self.cause(trouble, locked.vm.as_ref());
+        let cause = (!cancelled).then(|| self.cause(trouble, locked.vm.as_ref()));
         let scene = Scene::GivenUp { kind, step, cause, reason: trouble.reason.clone(), left };
         let agent = match self.job.agent_id {
             Some(id) => agents::store::get(&mut tx, id).await?,
             None => None,
         };
         self.show(&mut tx, agent.as_ref(), &scene).await?;
-        self.end_job(&mut tx, Outcome::Failed, Some(&trouble.reason)).await?;
+        self.end_job(&mut tx, outcome, Some(&trouble.reason)).await?;
+        if let Some(agent) = &agent {
+            let goes_on = match kind {
+                // Where it failed nothing is known of the machine, which may well run as ever.
+                Kind::Stop => cancelled || agent.wanted_version != agent.deployed_version,
+                Kind::Redeploy => left == Left::AsBefore && self.is_outdated(agent),
+                _ => false,
+            };
+            if goes_on {
+                leaving::go_on(&mut tx, agent).await?;
+            }
+        }
         if let Some(shortage) = &trouble.shortage {
             operators::tell_of_shortage(&mut tx, self.app, shortage).await?;
         }
         tx.commit().await?;
         self.app.wake.wake(Queue::Outbox);
         self.app.wake.wake(Queue::Jobs);
-        warn!(job.id = %self.job.claim.job_id, job.kind = kind.as_str(), agent.id = self.job.agent_id, "the job failed: {}", trouble.reason);
+        warn!(job.id = %self.job.claim.job_id, job.kind = kind.as_str(), agent.id = self.job.agent_id, job.outcome = outcome.as_str(), "the job ends: {}", trouble.reason);
         Ok(None)
-    }
-
-    /// Writes down what is left of an agent whose job is given up.
-    async fn leave(&self, conn: &mut PgConnection, agent: &Agent, locked: &Locked, grade: Grade) -> sqlx::Result<Left> {
-        let state = &self.job.state;
-        let url = locked.vm.as_ref().and_then(Vm::url);
-        let left = match (self.job.kind, url) {
-            // The machine says so itself.
-            (Kind::Redeploy | Kind::Repair, Some(url)) if grade == Grade::Restored => {
-                // The words that it was to go back to are those of what ran before.
-                let back = state.restoring.filter(|version| *version == agent.wanted_version);
-                let version = back.unwrap_or(agent.deployed_version);
-                agents::store::set_running(conn, agent.id, &url, agent.protocol, version).await?;
-                return Ok(Left::AsBefore);
-            }
-            (Kind::Redeploy, _) if agent.status == Status::Running && !state.reached => Left::AsBefore,
-            (Kind::Redeploy, _) if agent.status == Status::Running && state.restored.is_none() => Left::Unknown,
-            _ if locked.vm.is_some() && !state.fresh => Left::Memory,
-            _ => Left::Nothing,
-        };
-        match left {
-            Left::AsBefore => {
-                // What is wanted is what runs, so that nobody takes the agent for another.
-                if let Some(version) = agents::store::restore_deployed(conn, agent.id).await? {
-                    agents::store::set_deployed(conn, agent.id, version).await?;
-                }
-            }
-            // It may run either way: what is wanted stays wanted, for a repair to bring about.
-            Left::Unknown => {}
-            Left::Memory | Left::Nothing => agents::store::set_status(conn, agent.id, Status::Failed).await?,
-        }
-        Ok(left)
     }
 }

@@ -9,7 +9,8 @@ use super::cause::Cause;
 use crate::config::CloudKind;
 
 /// What a job is to bring about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+#[schema(as = JobKind)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum Kind {
@@ -21,6 +22,10 @@ pub enum Kind {
     Redeploy,
     /// The agent runs as its row says, on its own machine if that can be mended, else on another.
     Repair,
+    /// The agent's program does not run; all else stays.
+    Stop,
+    /// The agent, which was stopped, runs as its row says.
+    Start,
     /// A machine waits in the pool.
     Prepare,
     /// Nothing of a machine is left.
@@ -35,16 +40,24 @@ impl Kind {
             Self::Deprovision => "deprovision",
             Self::Redeploy => "redeploy",
             Self::Repair => "repair",
+            Self::Stop => "stop",
+            Self::Start => "start",
             Self::Prepare => "prepare",
             Self::Retire => "retire",
         }
+    }
+
+    /// Whether it works at what was there before it, and may hold what an agent remembers.
+    pub fn mends(self) -> bool {
+        !matches!(self, Self::Provision | Self::Deprovision | Self::Prepare | Self::Retire)
     }
 
     /// Where a job of this kind begins.
     pub fn first_step(self) -> Step {
         match self {
             Self::Provision | Self::Repair | Self::Prepare => Step::Place,
-            Self::Redeploy => Step::Install,
+            Self::Redeploy | Self::Start => Step::Install,
+            Self::Stop => Step::Halt,
             Self::Deprovision | Self::Retire => Step::Stop,
         }
     }
@@ -75,6 +88,10 @@ pub enum Step {
     Finish,
     /// Put the machine into the pool.
     Store,
+    /// Stop its program and nothing else, so that it can be started again.
+    Halt,
+    /// Write down that it is stopped.
+    Rest,
     /// Stop its program.
     Stop,
     /// Remove what is there.
@@ -96,6 +113,8 @@ impl Step {
             Self::Health => "health",
             Self::Finish => "finish",
             Self::Store => "store",
+            Self::Halt => "halt",
+            Self::Rest => "rest",
             Self::Stop => "stop",
             Self::Remove => "remove",
             Self::End => "end",
@@ -111,17 +130,18 @@ impl Step {
 
 /// The way of a job that makes something, from its first step to its last, on a machine of this cloud.
 pub fn way(kind: Kind, cloud: CloudKind) -> &'static [Step] {
-    use Step::{Create, End, Finish, Health, Install, Place, Prepare, Reach, Remove, Start, Stop, Store};
+    use Step::{Create, End, Finish, Halt, Health, Install, Place, Prepare, Reach, Remove, Rest, Start, Stop, Store};
     match (kind, cloud) {
         (Kind::Provision | Kind::Repair, CloudKind::Aleph) => &[Place, Create, Reach, Prepare, Install, Health, Finish],
         // A host is there already.
         (Kind::Provision | Kind::Repair, CloudKind::Hosts) => &[Place, Reach, Prepare, Install, Health, Finish],
         (Kind::Provision | Kind::Repair, CloudKind::Local) => &[Place, Install, Start, Health, Finish],
-        (Kind::Redeploy, CloudKind::Aleph | CloudKind::Hosts) => &[Install, Health, Finish],
-        (Kind::Redeploy, CloudKind::Local) => &[Install, Start, Health, Finish],
+        (Kind::Redeploy | Kind::Start, CloudKind::Aleph | CloudKind::Hosts) => &[Install, Health, Finish],
+        (Kind::Redeploy | Kind::Start, CloudKind::Local) => &[Install, Start, Health, Finish],
         (Kind::Prepare, CloudKind::Aleph) => &[Place, Create, Reach, Prepare, Store],
         (Kind::Prepare, CloudKind::Hosts) => &[Place, Reach, Prepare, Store],
         (Kind::Prepare, CloudKind::Local) => &[Place, Store],
+        (Kind::Stop, _) => &[Halt, Rest],
         (Kind::Deprovision | Kind::Retire, _) => &[Stop, Remove, End],
     }
 }
@@ -253,12 +273,15 @@ mod tests {
             for kind in [Kind::Deprovision, Kind::Retire] {
                 assert_eq!(path(kind, cloud), ["stop", "remove", "end"]);
             }
+            assert_eq!(path(Kind::Stop, cloud), ["halt", "rest"]);
+            assert_eq!(path(Kind::Start, cloud), path(Kind::Redeploy, cloud));
         }
     }
 
     #[test]
     fn ways_begin_where_their_kind_begins() {
-        for kind in [Kind::Provision, Kind::Deprovision, Kind::Redeploy, Kind::Repair, Kind::Prepare, Kind::Retire] {
+        let agents = [Kind::Provision, Kind::Deprovision, Kind::Redeploy, Kind::Repair, Kind::Stop, Kind::Start];
+        for kind in agents.into_iter().chain([Kind::Prepare, Kind::Retire]) {
             for cloud in [CloudKind::Aleph, CloudKind::Hosts, CloudKind::Local] {
                 assert_eq!(way(kind, cloud).first(), Some(&kind.first_step()));
             }

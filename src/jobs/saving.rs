@@ -11,7 +11,7 @@ use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{Span, warn};
 
 use super::card::{self, Progress, Scene};
 use super::details;
@@ -29,6 +29,7 @@ use crate::cloud::store::{self as vms, Vm};
 use crate::config::CloudKind;
 use crate::telegram::outbox;
 use crate::telegram::texts::PAUSED_BY_LOGOUT;
+use crate::trace;
 use crate::wake::Queue;
 
 /// What follows from a job's step: the job as it stands then, or nothing if it is no longer ours.
@@ -140,6 +141,9 @@ impl Turn<'_> {
 
     /// Writes down that the step was tried.
     pub async fn record(&self, conn: &mut PgConnection, error: Option<&str>) -> sqlx::Result<()> {
+        if error.is_some() {
+            trace::failed(&Span::current(), "step");
+        }
         let tried = Try {
             job_id: self.job.claim.job_id,
             step: self.job.step.as_str(),

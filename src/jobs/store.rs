@@ -13,6 +13,7 @@ use uuid::Uuid;
 pub use super::history::history;
 use super::model::{Kind, Outcome, State, Step};
 use super::verdict::MAX_RECLAIMS;
+use crate::trace;
 
 /// The right to work on a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct Job {
     pub cancel_requested: bool,
     /// The outbox row of the message that shows the steps.
     pub progress: Option<i64>,
+    /// What led to it, for [`trace::follow`].
+    pub trace_context: Option<String>,
 }
 
 impl FromRow<'_, PgRow> for Job {
@@ -68,6 +71,7 @@ impl FromRow<'_, PgRow> for Job {
             reclaims: row.try_get("reclaims")?,
             cancel_requested: row.try_get("cancel_requested")?,
             progress: row.try_get("progress")?,
+            trace_context: row.try_get("trace_context")?,
         })
     }
 }
@@ -75,12 +79,13 @@ impl FromRow<'_, PgRow> for Job {
 /// Puts an agent's job into the queue. An agent has at most one that is not done: a second is a unique violation.
 pub async fn enqueue(conn: &mut PgConnection, kind: Kind, agent_id: i64, progress: Option<i64>) -> sqlx::Result<Uuid> {
     let id = Uuid::now_v7();
-    sqlx::query("insert into jobs (id, kind, agent_id, step, progress) values ($1, $2, $3, $4, $5)")
+    sqlx::query("insert into jobs (id, kind, agent_id, step, progress, trace_context) values ($1, $2, $3, $4, $5, $6)")
         .bind(id)
         .bind(kind.as_str())
         .bind(agent_id)
         .bind(kind.first_step().as_str())
         .bind(progress)
+        .bind(trace::here())
         .execute(conn)
         .await?;
     Ok(id)
@@ -97,10 +102,11 @@ pub async fn live(conn: &mut PgConnection, agent_id: i64) -> sqlx::Result<Option
 /// Enqueues a job that makes a machine for the pool. Wake [`Queue::Jobs`](crate::wake::Queue) after the commit.
 pub async fn enqueue_prepare(conn: &mut PgConnection) -> sqlx::Result<Uuid> {
     let id = Uuid::now_v7();
-    sqlx::query("insert into jobs (id, kind, step) values ($1, $2, $3)")
+    sqlx::query("insert into jobs (id, kind, step, trace_context) values ($1, $2, $3, $4)")
         .bind(id)
         .bind(Kind::Prepare.as_str())
         .bind(Kind::Prepare.first_step().as_str())
+        .bind(trace::here())
         .execute(conn)
         .await?;
     Ok(id)
@@ -110,13 +116,14 @@ pub async fn enqueue_prepare(conn: &mut PgConnection) -> sqlx::Result<Uuid> {
 /// [`retire`](crate::cloud::store::retire).
 pub async fn enqueue_retire(conn: &mut PgConnection, vm_id: Uuid) -> sqlx::Result<()> {
     sqlx::query(
-        "insert into jobs (id, kind, vm_id, step) values ($1, $2, $3, $4)
+        "insert into jobs (id, kind, vm_id, step, trace_context) values ($1, $2, $3, $4, $5)
          on conflict (vm_id) where not done and vm_id is not null do nothing",
     )
     .bind(Uuid::now_v7())
     .bind(Kind::Retire.as_str())
     .bind(vm_id)
     .bind(Kind::Retire.first_step().as_str())
+    .bind(trace::here())
     .execute(conn)
     .await?;
     Ok(())

@@ -92,7 +92,7 @@ pub fn judge(failure: Failure, jitter: f64) -> Verdict {
     let unreached = matches!(grade, Grade::Away | Grade::Foreign);
     let enough = match grade {
         // Nothing was changed, and its agent may well run: there is time.
-        Grade::Away if kind == Kind::Redeploy => MAX_PATIENT_FAILURES,
+        Grade::Away if matches!(kind, Kind::Redeploy | Kind::Stop | Kind::Start) => MAX_PATIENT_FAILURES,
         Grade::Foreign if !fresh => MAX_PATIENT_FAILURES,
         Grade::Shared => MAX_FAILURES,
         // Whoever waits for a change waits with an agent that does not answer.
@@ -117,7 +117,7 @@ pub fn judge(failure: Failure, jitter: f64) -> Verdict {
         // Nothing was changed, or it is not known what: there is nothing to go back from.
         Kind::Redeploy if unreached || !reached => Verdict::GiveUp,
         Kind::Redeploy if !restoring => Verdict::Restore,
-        Kind::Repair | Kind::Redeploy | Kind::Prepare => Verdict::GiveUp,
+        Kind::Repair | Kind::Redeploy | Kind::Stop | Kind::Start | Kind::Prepare => Verdict::GiveUp,
         // These only take away, which is never given up.
         Kind::Deprovision | Kind::Retire => Verdict::Again(wait(failures, jitter)),
     }
@@ -265,6 +265,22 @@ mod tests {
         let repair = Failure { grade: Grade::Restored, step: Step::Install, ..REPAIR };
         assert_eq!(judge(repair, 0.0), Verdict::Restore);
         assert_eq!(judge(Failure { restoring: true, ..repair }, 0.0), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn stopping_and_starting_leave_the_machine_whatever_happens() {
+        for (kind, steps) in
+            [(Kind::Stop, &[Step::Halt][..]), (Kind::Start, &[Step::Install, Step::Start, Step::Health][..])]
+        {
+            for (step, cloud) in steps.iter().flat_map(|step| [CloudKind::Aleph, CloudKind::Local].map(|c| (*step, c)))
+            {
+                for grade in GRADES {
+                    let failure = Failure { kind, step, cloud, grade, fresh: false, ..FIRST };
+                    let last = judge(Failure { failures: MAX_PATIENT_FAILURES, ..failure }, 0.0);
+                    assert_eq!(last, Verdict::GiveUp, "{kind:?} {step:?} {grade:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::anyhow;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, info_span, warn};
 
 use super::error::JobError;
 use super::model::Step;
@@ -22,6 +22,7 @@ use super::verdict::MAX_RECLAIMS;
 use crate::app::App;
 use crate::replica::Replica;
 use crate::slots::{Slots, bounded, ids};
+use crate::trace;
 use crate::wake::Queue;
 
 /// Jobs of one replica at the same moment. Most of them wait for machines, without a connection or a lock.
@@ -74,24 +75,32 @@ impl Worker {
         store::claim(&mut *self.app.db.acquire().await?, self.replica.id(), limit as i64, makers as i64).await
     }
 
-    async fn work(&self, mut job: Job) {
-        info!(job.id = %job.claim.job_id, job.kind = job.kind.as_str(), job.step = job.step.as_str(), agent.id = job.agent_id, attempt = job.claim.attempt, "working at a job");
+    /// Does a job's steps, in a span whose fields all log lines of the job have.
+    async fn work(&self, job: Job) {
+        let span = info_span!("job", job.id = %job.claim.job_id, job.kind = job.kind.as_str(), agent.id = job.agent_id);
+        trace::follow(&span, job.trace_context.as_deref());
+        // On the heap: what a step holds, with an SSH session in it, is more than wrappers should carry over the stack.
+        Box::pin(self.do_steps(job)).instrument(span).await;
+    }
+
+    async fn do_steps(&self, mut job: Job) {
+        info!(job.step = job.step.as_str(), attempt = job.claim.attempt, "working at a job");
         loop {
             let turn =
                 Turn { app: &self.app, replica: &self.replica, stop: &self.stop, job: &job, began: Instant::now() };
-            match advance(&turn).await {
+            match Box::pin(advance(&turn)).instrument(trace::step(job.step.as_str())).await {
                 Ok(Some(next)) => job = next,
                 Ok(None) => return,
                 Err(JobError::Stopping) => return self.hand_back(&job).await,
                 Err(JobError::Database(error)) => {
-                    warn!(job.id = %job.claim.job_id, %error, "the job cannot be saved at the moment");
+                    warn!(%error, "the job cannot be saved at the moment");
                     match self.read_again(&job).await {
                         Some(found) => job = found,
                         None => return,
                     }
                 }
                 Err(error) => {
-                    warn!(job.id = %job.claim.job_id, %error, "letting go of a job");
+                    warn!(%error, "letting go of a job");
                     return;
                 }
             }
@@ -110,7 +119,7 @@ impl Worker {
             let found = async { store::lock(&mut *self.app.db.acquire().await?, &job.claim).await };
             match found.await {
                 Ok(found) => return found,
-                Err(error) => warn!(job.id = %job.claim.job_id, %error, "the job cannot be read; trying again"),
+                Err(error) => warn!(%error, "the job cannot be read; trying again"),
             }
         }
     }
@@ -119,7 +128,7 @@ impl Worker {
         let done = async { store::hand_back(&mut *self.app.db.acquire().await?, &job.claim).await };
         match done.await {
             Ok(_) => {
-                info!(job.id = %job.claim.job_id, job.step = job.step.as_str(), "job handed back");
+                info!(job.step = job.step.as_str(), "job handed back");
                 self.app.wake.wake(Queue::Jobs);
             }
             Err(error) => warn!(%error, "a job could not be handed back; it will be taken back"),
@@ -132,7 +141,8 @@ async fn advance(turn: &Turn<'_>) -> Next {
     turn.permitted().await?;
     let job = turn.job;
     if !job.step.removes() {
-        if job.cancel_requested {
+        // What is stopped is stopped, whatever an operator wants by now: that step sees who it was.
+        if job.cancel_requested && job.step != Step::Rest {
             return turn.failed(JobError::Cancelled).await;
         }
         if job.reclaims >= MAX_RECLAIMS {
@@ -159,6 +169,7 @@ async fn step(turn: &Turn<'_>) -> Next {
     match turn.job.step {
         Step::Place => turn.place().await,
         Step::Finish => turn.finish().await,
+        Step::Rest => turn.rest().await,
         Step::Store => turn.store().await,
         Step::End => turn.end().await,
         _ => turn.save(steps::perform(turn).await?).await,

@@ -4,7 +4,7 @@
 //! for invalid JSON; this one reads Telegram's envelope tolerantly and tells three failures apart that callers must treat
 //! differently: refused, never sent, and perhaps received.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::multipart::{Form, Part};
@@ -17,6 +17,8 @@ use teloxide_core::requests::Payload;
 use super::files::Whole;
 use super::outbox::method_name;
 use crate::config::Config;
+use crate::eyes::metrics;
+use crate::trace;
 
 /// How long a call may take where nobody says otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
@@ -122,12 +124,15 @@ impl Api {
         body: String,
         timeout: Duration,
     ) -> Result<Box<serde_json::value::RawValue>, ApiError> {
+        let began = Instant::now();
         let request = self
             .method(method)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .timeout(timeout)
             .body(body);
-        answer(request.send().await, |error| error.is_connect() || error.is_builder()).await
+        let answer = answer(self.send(method, request).await, |error| error.is_connect() || error.is_builder()).await;
+        metrics::telegram_called(method, &answer, began.elapsed());
+        answer
     }
 
     /// Calls `method` with parameters that are already JSON and a file beside them. A call that breaks before its file was
@@ -146,7 +151,17 @@ impl Api {
         });
         // Telegram knows `filename="…"` in UTF-8, and no `filename*`.
         let form = form.percent_encode_noop().part(name, file);
-        answer(self.method(method).multipart(form).send().await, |_| !whole.is_so()).await
+        let began = Instant::now();
+        let answer = answer(self.send(method, self.method(method).multipart(form)).await, |_| !whole.is_so()).await;
+        metrics::telegram_called(method, &answer, began.elapsed());
+        answer
+    }
+
+    /// Sends a method's request, which traces know without the token in its URL.
+    async fn send(&self, method: &str, request: RequestBuilder) -> reqwest::Result<Response> {
+        let server = self.base.split("://").nth(1).and_then(|rest| rest.split(['/', ':']).next()).unwrap_or_default();
+        let call = trace::call("POST", format_args!("/bot/{method}"), server);
+        trace::within(&call, request.send()).await
     }
 
     fn method(&self, method: &str) -> RequestBuilder {

@@ -38,6 +38,10 @@ pub struct Account {
     pub invited: bool,
     /// Whether everything of this user is being forgotten.
     pub being_forgotten: bool,
+    /// Whether operators shut this user out.
+    pub blocked: bool,
+    /// Messages a day that operators set for this user, instead of FREE_TIER_DAILY_MESSAGES.
+    pub daily_messages: Option<i32>,
 }
 
 /// The agent being talked to, as far as relaying needs it.
@@ -159,12 +163,13 @@ pub async fn load(conn: &mut PgConnection, bot_id: i64, chat_id: i64, user: &Use
            on conflict (id) do update set name = excluded.name, username = excluded.username,
                   language_code = excluded.language_code, flood_minute = excluded.flood_minute,
                   flood_count = case when u.flood_minute = excluded.flood_minute then u.flood_count + 1 else 1 end
-           returning u.flood_count, u.tool_lines, u.invited_at is not null as invited, forgetting_since is not null as being_forgotten),
+           returning u.flood_count, u.tool_lines, u.invited_at is not null as invited, u.forgetting_since is not null as being_forgotten,
+                     u.blocked_at is not null as shut_out, u.daily_messages),
          -- Whoever speaks can be spoken to.
          reached as (
            update conversations set unreachable_at = null
             where bot_id = $1 and chat_id = $2 and unreachable_at is not null)
-         select n.flood_count, n.tool_lines, n.invited, n.being_forgotten, c.dialogue_id, c.dialogue, c.question,
+         select n.flood_count, n.tool_lines, n.invited, n.being_forgotten, n.shut_out, n.daily_messages, c.dialogue_id, c.dialogue, c.question,
                 a.id, a.owner_id, a.name, a.status, a.visibility, a.paused, (a.deployed_key = 0 or a.wanted_key = 0) as free, ",
         visitors::standing!(),
         " from noted n
@@ -190,6 +195,8 @@ pub async fn load(conn: &mut PgConnection, bot_id: i64, chat_id: i64, user: &Use
         verbose: row.get("tool_lines"),
         invited: row.get("invited"),
         being_forgotten: row.get("being_forgotten"),
+        blocked: row.get("shut_out"),
+        daily_messages: row.get("daily_messages"),
     };
     let dialogue_id = row.get::<Option<i64>, _>("dialogue_id").unwrap_or(0);
     Ok(Conversation { agent, dialogue_id, dialogue, question: row.get("question"), account })

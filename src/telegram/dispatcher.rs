@@ -18,8 +18,10 @@ use super::inbox::{self, Claimed};
 use super::outbox::{self, Call};
 use super::update;
 use crate::app::App;
+use crate::eyes::metrics::{self, Handling};
 use crate::replica::Replica;
 use crate::slots::{Slots, bounded, ids};
+use crate::trace;
 use crate::wake::Queue;
 
 /// Handlers at work at once; each holds a connection while it runs, so more than the pool has only wait.
@@ -99,6 +101,7 @@ async fn handle_suspects(app: &App, replica: &Replica, slots: &mut Slots<(i64, i
 
 async fn handle(app: App, replica: Replica, update: Claimed) {
     let span = info_span!("update", update.id = update.update_id, chat.id = update.chat_id);
+    trace::follow(&span, update.trace_context.as_deref());
     async {
         let attempt = AssertUnwindSafe(tokio::time::timeout(HANDLER_TIMEOUT, try_handle(&app, &replica, &update)));
         let failure = match attempt.catch_unwind().await {
@@ -133,6 +136,7 @@ async fn try_handle(app: &App, replica: &Replica, claimed: &Claimed) -> Result<(
         return Err(Failure::ClaimLost);
     }
     tx.commit().await?;
+    metrics::update_handled(Handling::Handled);
     debug!("update handled");
     for queue in woken {
         app.wake.wake(queue);
@@ -165,7 +169,11 @@ async fn settle(app: &App, replica: &Replica, update: &Claimed, failure: Failure
             }
         };
         match recorded {
-            Ok(()) => return,
+            Ok(()) => {
+                let dead = matches!(failure, Failure::Unreadable(_)) || failures >= inbox::MAX_FAILURES;
+                metrics::update_handled(if dead { Handling::Dead } else { Handling::Failed });
+                return;
+            }
             Err(error) if replica.lost().is_cancelled() => {
                 warn!(%error, "a failure could not be recorded, and the claim is lost anyway");
                 return;

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{outbox, texts, update};
 use crate::app::App;
 use crate::storable;
+use crate::trace;
 use crate::wake::Queue;
 
 /// Reclaims after which an update is given up: each time, the replica that handled it died.
@@ -39,6 +40,7 @@ struct Arrival {
     update_id: i64,
     chat_id: i64,
     body: Vec<u8>,
+    trace_context: Option<String>,
     reply: oneshot::Sender<Option<Stored>>,
 }
 
@@ -67,7 +69,7 @@ impl Inbox {
         let (update_id, chat_id) = update::place(body);
         let body = self.app.config.vault.encrypt(body);
         let (reply, fate) = oneshot::channel();
-        let sent = self.arrivals.send(Arrival { update_id, chat_id, body, reply }).await;
+        let sent = self.arrivals.send(Arrival { update_id, chat_id, body, trace_context: trace::here(), reply }).await;
         sent.map_err(|_| NotStored)?;
         fate.await.ok().flatten().ok_or(NotStored)
     }
@@ -106,10 +108,14 @@ async fn insert(db: &PgPool, bot_id: i64, batch: &[Arrival]) -> sqlx::Result<Vec
     let ids: Vec<i64> = batch.iter().map(|a| a.update_id).collect();
     let chats: Vec<i64> = batch.iter().map(|a| a.chat_id).collect();
     let bodies: Vec<&[u8]> = batch.iter().map(|a| a.body.as_slice()).collect();
+    // Null, not a list of nulls, where no traces are collected.
+    let traced = batch.iter().any(|a| a.trace_context.is_some());
+    let traces: Option<Vec<Option<&str>>> = traced.then(|| batch.iter().map(|a| a.trace_context.as_deref()).collect());
     // In order of their ids, so that two replicas that are handed the same updates do not wait for each other.
     let inserted: Vec<i64> = sqlx::query_scalar(
-        "insert into updates (bot_id, update_id, chat_id, body)
-         select $1, u.update_id, u.chat_id, u.body from unnest($2::int8[], $3::int8[], $4::bytea[]) u (update_id, chat_id, body)
+        "insert into updates (bot_id, update_id, chat_id, body, trace_context)
+         select $1, u.update_id, u.chat_id, u.body, u.trace_context
+           from unnest($2::int8[], $3::int8[], $4::bytea[], $6::text[]) u (update_id, chat_id, body, trace_context)
           where (select count(*) from (select from updates p where p.bot_id = $1 and p.chat_id = u.chat_id and not p.done
                                         limit $5) open) < $5
           order by u.update_id
@@ -120,6 +126,7 @@ async fn insert(db: &PgPool, bot_id: i64, batch: &[Arrival]) -> sqlx::Result<Vec
     .bind(&chats)
     .bind(&bodies)
     .bind(CHAT_CAP)
+    .bind(traces)
     .fetch_all(db)
     .await?;
     if inserted.len() == batch.len() {
@@ -148,6 +155,8 @@ pub struct Claimed {
     pub attempt: i32,
     /// How often handling it failed before.
     pub failures: i32,
+    /// What led to it, for [`trace::follow`].
+    pub trace_context: Option<String>,
 }
 
 fn claimed(row: PgRow) -> Claimed {
@@ -158,6 +167,7 @@ fn claimed(row: PgRow) -> Claimed {
         body: row.get("body"),
         attempt: row.get("attempt"),
         failures: row.get("failures"),
+        trace_context: row.get("trace_context"),
     }
 }
 
@@ -195,7 +205,7 @@ async fn claim_where(
             order by i.update_id limit $3 for update of i skip locked)
          update updates q set claimed_by = $1, attempt = q.attempt + 1
           where q.bot_id = $2 and q.update_id = any(array(select c.update_id from c))
-         returning q.bot_id, q.update_id, q.chat_id, q.body, q.attempt, q.failures",
+         returning q.bot_id, q.update_id, q.chat_id, q.body, q.attempt, q.failures, q.trace_context",
     )
     .bind(replica)
     .bind(bot_id)

@@ -6,6 +6,7 @@ pub mod commands;
 pub mod content;
 pub mod conversation;
 pub mod cut;
+pub mod dead;
 pub mod dispatcher;
 pub mod files;
 pub mod holds;

@@ -2,15 +2,21 @@
 //! [`sender`](super::sender).
 
 mod claims;
+pub mod desk;
 
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool, Row};
 use teloxide_core::requests::Payload;
 
+use crate::trace;
+
 pub use claims::{
     Claimed, Ended, Lane, becomes_send, becomes_words, claim, finish, leaves, moved, postpone, release_strays,
     take_back,
 };
+
+/// Why a call waits that Telegram wants to have later: until its `run_at` it must not be made.
+pub const HELD: &str = "Telegram wanted us to wait";
 
 /// Whether somebody waits for a call's effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,8 +123,8 @@ pub fn method_name<P: Payload>() -> String {
 /// after the commit.
 pub async fn enqueue(conn: &mut PgConnection, call: &Call) -> sqlx::Result<i64> {
     sqlx::query_scalar(
-        "insert into outbox (bot_id, chat_id, method, payload, edits, kind, ordered, file) \
-         values ($1, $2, $3, $4::json, $5, $6, $7, $8) returning id",
+        "insert into outbox (bot_id, chat_id, method, payload, edits, kind, ordered, file, trace_context) \
+         values ($1, $2, $3, $4::json, $5, $6, $7, $8, $9) returning id",
     )
     .bind(call.bot_id)
     .bind(call.chat_id)
@@ -128,6 +134,7 @@ pub async fn enqueue(conn: &mut PgConnection, call: &Call) -> sqlx::Result<i64> 
     .bind(call.kind.as_str())
     .bind(call.ordered)
     .bind(call.file.as_ref().map(sqlx::types::Json))
+    .bind(trace::here())
     .fetch_one(conn)
     .await
 }
@@ -142,8 +149,8 @@ pub async fn enqueue_progress(conn: &mut PgConnection, call: &Call) -> sqlx::Res
            select id from outbox where edits = $5 and not done and claimed_by is null
             order by id desc limit 1 for update skip locked),
          replaced as (update outbox o set payload = $4::json from open where o.id = open.id returning o.id)
-         insert into outbox (bot_id, chat_id, method, payload, edits, kind, ordered, run_at)
-         select $1, $2, $3, $4::json, $5, $6, false, now() + interval '1 s'
+         insert into outbox (bot_id, chat_id, method, payload, edits, kind, ordered, run_at, trace_context)
+         select $1, $2, $3, $4::json, $5, $6, false, now() + interval '1 s', $7
           where not exists (select from replaced)",
     )
     .bind(call.bot_id)
@@ -152,6 +159,7 @@ pub async fn enqueue_progress(conn: &mut PgConnection, call: &Call) -> sqlx::Res
     .bind(&call.payload)
     .bind(call.edits)
     .bind(call.kind.as_str())
+    .bind(trace::here())
     .execute(conn)
     .await?;
     Ok(())

@@ -3,8 +3,10 @@
 mod account;
 mod agents;
 mod chat;
+mod external;
 mod files;
 mod invite;
+mod operators;
 mod overview;
 mod privacy;
 mod progress;
@@ -27,8 +29,10 @@ use teloxide_core::types::{BotCommand, CallbackQueryId};
 pub use account::*;
 pub use agents::*;
 pub use chat::*;
+pub use external::*;
 pub use files::*;
 pub use invite::*;
+pub use operators::*;
 pub use overview::*;
 pub use privacy::*;
 pub use progress::*;
@@ -155,6 +159,9 @@ pub fn entered(agent: &Agent) -> Message {
     let text = match agent.status {
         Status::Running => name.then(" Write something!"),
         Status::Provisioning => name.then(" It is still being set up and will answer when that is done."),
+        Status::Stopped => {
+            name.then(" The people who run this bot have stopped it, so it doesn't answer at the moment.")
+        }
         Status::Failed => name.then(" It isn't running. Its owner can repair it: /repair"),
         Status::Deleting | Status::Deleted => name.then(" It is being deleted."),
     };
@@ -202,6 +209,7 @@ pub fn refused(error: &impl std::fmt::Display) -> Message {
 pub fn agent_not_running(name: &str, status: &str) -> String {
     match status {
         "provisioning" => format!("{name} isn't running yet: it is still being set up. Try again in a moment."),
+        "stopped" => format!("{name} was stopped by the people who run this bot, so it doesn't answer at the moment."),
         "failed" => format!("{name} isn't running: setting it up failed. Its owner can repair it."),
         _ => format!("{name} was deleted. /list shows your agents, /create makes a new one."),
     }

@@ -30,6 +30,9 @@ pub async fn admit(app: &App, replica: i64, turn: &Claimed) -> Result<bool, Refu
 }
 
 async fn look(app: &App, replica: i64, turn: &Claimed) -> sqlx::Result<Result<bool, Refusal>> {
+    if turn.user_blocked {
+        return Ok(Err(Refusal::blocked()));
+    }
     let tools = match turn.role {
         Role::Owner => turn.tools,
         Role::Visitor => match still_open(app, replica, turn).await? {
@@ -37,7 +40,7 @@ async fn look(app: &App, replica: i64, turn: &Claimed) -> sqlx::Result<Result<bo
             Err(refusal) => return Ok(Err(refusal)),
         },
     };
-    let limit = app.config.free_tier_daily_messages;
+    let limit = turn.daily_messages.unwrap_or(app.config.free_tier_daily_messages);
     if turn.uncounted && !queue::count_late(&mut *app.db.acquire().await?, replica, turn, limit).await? {
         return Ok(Err(Refusal::free_used_up(turn, limit)));
     }

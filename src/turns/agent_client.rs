@@ -8,12 +8,16 @@ use std::time::Duration;
 use axum::body::Bytes;
 use baal_protocol::{ChatRequest, Event};
 use futures_util::{Stream, StreamExt};
-use reqwest::StatusCode;
+use reqwest::{Method, RequestBuilder, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use sse_stream::SseStream;
+use tracing::Span;
 use uuid::Uuid;
 
 use super::uploads::FileTrouble;
+use crate::addresses::NotOnInternet;
+use crate::agents::http::{AgentHttp, Barred};
+use crate::trace;
 
 /// The longest event, in bytes.
 const MAX_EVENT: usize = 2 * 1024 * 1024;
@@ -36,6 +40,9 @@ pub enum AgentError {
     /// No connection: the request has not left.
     #[error("the agent could not be reached: {0}")]
     Unreachable(String),
+    /// Nobody is called there: the request has not left, and asking again will not help.
+    #[error("the agent is not called: {0}")]
+    Barred(Barred),
     /// The request left and the connection broke.
     #[error("the connection to the agent broke: {0}")]
     Broken(String),
@@ -61,10 +68,16 @@ pub enum AgentError {
     Refused(u16),
 }
 
+impl From<Barred> for AgentError {
+    fn from(barred: Barred) -> Self {
+        Self::Barred(barred)
+    }
+}
+
 /// One agent's address and secret.
 #[derive(Debug, Clone)]
 pub struct AgentClient {
-    http: reqwest::Client,
+    http: AgentHttp,
     base: String,
     secret: SecretString,
 }
@@ -76,28 +89,30 @@ impl AgentClient {
     }
 
     /// A client for the agent at `base`, such as `https://some-four-random-words.2n6.me`.
-    pub fn new(http: reqwest::Client, base: &str, secret: SecretString) -> Self {
-        Self { http, base: base.trim_end_matches('/').to_owned(), secret }
+    pub fn new(http: &AgentHttp, base: &str, secret: SecretString) -> Self {
+        Self { http: http.clone(), base: base.trim_end_matches('/').to_owned(), secret }
     }
 
     /// `POST /chat`: runs a turn, or attaches to it where its id is known.
     pub async fn chat(&self, request: &ChatRequest) -> Result<Events, AgentError> {
-        self.events(self.http.post(format!("{}/chat", self.base)).json(request)).await
+        self.events(self.request(Method::POST, "/chat")?.json(request)).await
     }
 
     /// `GET /turns/{id}/events?after=SEQ`: the rest of a turn.
     pub async fn resume(&self, turn: Uuid, after: i64) -> Result<Events, AgentError> {
-        self.events(self.http.get(format!("{}/turns/{turn}/events?after={after}", self.base))).await
+        self.events(self.request(Method::GET, &format!("/turns/{turn}/events?after={after}"))?).await
     }
 
     /// `POST /turns/{id}/cancel`: nobody wants the rest of the turn.
     pub async fn cancel(&self, turn: Uuid) -> Result<(), AgentError> {
-        self.ask(self.http.post(format!("{}/turns/{turn}/cancel", self.base)).timeout(FIRST_BYTE)).await.map(drop)
+        let request = self.request(Method::POST, &format!("/turns/{turn}/cancel"))?;
+        self.ask(request.timeout(FIRST_BYTE)).await.map(drop)
     }
 
     /// `DELETE /chat/{chat_id}`: the conversation is forgotten. May be repeated.
     pub async fn forget(&self, chat_id: &str) -> Result<(), AgentError> {
-        self.ask(self.http.delete(format!("{}/chat/{chat_id}", self.base)).timeout(FIRST_BYTE)).await.map(drop)
+        let request = self.request(Method::DELETE, &format!("/chat/{chat_id}"))?;
+        self.ask(request.timeout(FIRST_BYTE)).await.map(drop)
     }
 
     /// `PUT /uploads/{id}/{name}`: brings a file of a turn. May be repeated.
@@ -116,33 +131,34 @@ impl AgentClient {
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(["uploads", &turn.to_string(), name]);
         }
-        let request = self.http.put(url).body(reqwest::Body::wrap_stream(bytes));
+        let request = self.http.request(Method::PUT, url.as_str())?.body(reqwest::Body::wrap_stream(bytes));
         self.ask_within(request, UPLOAD).await.map(drop)
     }
 
     /// `GET /turns/{id}`: whether the agent has this turn.
     pub async fn knows(&self, turn: Uuid) -> Result<bool, AgentError> {
-        match self.ask(self.http.get(format!("{}/turns/{turn}", self.base)).timeout(FIRST_BYTE)).await {
+        match self.ask(self.request(Method::GET, &format!("/turns/{turn}"))?.timeout(FIRST_BYTE)).await {
             Ok(_) => Ok(true),
             Err(AgentError::UnknownTurn) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    async fn events(&self, request: reqwest::RequestBuilder) -> Result<Events, AgentError> {
+    /// A request below its address, if one may be made there.
+    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, AgentError> {
+        Ok(self.http.request(method, &format!("{}{path}", self.base))?)
+    }
+
+    async fn events(&self, request: RequestBuilder) -> Result<Events, AgentError> {
         self.ask(request).await.map(read)
     }
 
     /// Makes a request; its answer's body is still to come.
-    async fn ask(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, AgentError> {
+    async fn ask(&self, request: RequestBuilder) -> Result<reqwest::Response, AgentError> {
         self.ask_within(request, FIRST_BYTE).await
     }
 
-    async fn ask_within(
-        &self,
-        request: reqwest::RequestBuilder,
-        patience: Duration,
-    ) -> Result<reqwest::Response, AgentError> {
+    async fn ask_within(&self, request: RequestBuilder, patience: Duration) -> Result<reqwest::Response, AgentError> {
         let response = self.send(request, patience).await?;
         match response.status() {
             StatusCode::OK => Ok(response),
@@ -155,18 +171,31 @@ impl AgentClient {
     }
 
     /// Makes a request; the head of its answer, whatever its status.
-    async fn send(
-        &self,
-        request: reqwest::RequestBuilder,
-        patience: Duration,
-    ) -> Result<reqwest::Response, AgentError> {
-        let request = request.bearer_auth(self.secret.expose_secret()).send();
-        match tokio::time::timeout(patience, request).await {
+    async fn send(&self, request: RequestBuilder, patience: Duration) -> Result<reqwest::Response, AgentError> {
+        let (http, request) = request.bearer_auth(self.secret.expose_secret()).build_split();
+        let mut request = request.map_err(|error| AgentError::Unreachable(describe(error)))?;
+        let call = self.call(&request);
+        // A header of ours alone: random numbers, which tell nobody anything.
+        if let Some(context) = call.in_scope(trace::here).and_then(|context| context.parse().ok()) {
+            request.headers_mut().insert(trace::TRACEPARENT, context);
+        }
+        match tokio::time::timeout(patience, trace::within(&call, http.execute(request))).await {
             Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) if NotOnInternet::is_behind(&error) => Err(Barred::NotPublic.into()),
             Ok(Err(error)) if error.is_connect() || error.is_builder() => Err(AgentError::Unreachable(describe(error))),
             Ok(Err(error)) => Err(AgentError::Broken(describe(error))),
-            Err(_) => Err(AgentError::Broken("no answer in time".into())),
+            Err(_) => {
+                trace::failed(&call, "timeout");
+                Err(AgentError::Broken("no answer in time".into()))
+            }
         }
+    }
+
+    /// The span of a request. Of its path only the first word: others are ids and people's names of files.
+    fn call(&self, request: &reqwest::Request) -> Span {
+        let path = request.url().as_str().strip_prefix(&self.base).unwrap_or_default();
+        let place = path.get(1..).and_then(|path| path.split(['/', '?']).next()).unwrap_or_default();
+        trace::call(request.method().as_str(), format_args!("/{place}"), request.url().host_str().unwrap_or_default())
     }
 }
 

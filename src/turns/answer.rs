@@ -42,7 +42,7 @@ pub struct Answer {
     pub files: Vec<HandedOver>,
     /// How many more there were than are passed on.
     pub files_left_out: usize,
-    /// What went wrong, in the agent's words.
+    /// What went wrong, in the agent's words: for the chat alone, since they may hold what was said there.
     pub error: Option<String>,
     /// Tokens of the prompt.
     pub prompt_tokens: Option<i64>,

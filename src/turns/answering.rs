@@ -18,6 +18,7 @@ use super::runner::hand_back;
 use super::store::Claimed;
 use crate::agents::model::speaks;
 use crate::app::App;
+use crate::eyes::metrics;
 use crate::replica::Replica;
 use crate::telegram::texts;
 
@@ -73,6 +74,8 @@ pub async fn drive(work: &Work<'_>, relay: &mut Relay) -> Result<(), ClaimLost> 
         }
         () = stopped.cancelled() => return finish(relay, Ending::not_begun(turn)).await,
     };
+    // One that a dead replica had begun has said its first word already.
+    let mut unheard = turn.attempt == 1;
     let mut answer = Answer::default();
     let Asked { client, mut events } = match asked {
         Ok(asked) => asked,
@@ -106,6 +109,9 @@ pub async fn drive(work: &Work<'_>, relay: &mut Relay) -> Result<(), ClaimLost> 
                 Some(Fed::Event(event)) => {
                     if matches!(event, EventKind::Text { .. } | EventKind::Delta { .. }) {
                         silent_since = Instant::now();
+                        if std::mem::take(&mut unheard) {
+                            metrics::first_token(relay.began.elapsed());
+                        }
                     }
                     answer.add(event);
                 }

@@ -32,7 +32,7 @@ pub fn agent_of(app: &App, turn: &Claimed) -> Result<AgentClient, Refusal> {
     };
     let secret = app.config.vault.decrypt_text(&turn.agent_secret);
     let secret = secret.map_err(|_| Refusal::internal(UNREADABLE))?;
-    Ok(AgentClient::new(app.agents_http.clone(), url, secret))
+    Ok(AgentClient::new(app.agents_http.of(turn.agent_external), url, secret))
 }
 
 const UNREADABLE: &str = "a stored secret cannot be decrypted with this BOT_ENCRYPTION_KEY";

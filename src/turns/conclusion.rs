@@ -26,7 +26,7 @@ impl Ending {
         }
         let try_again = vec![vec![Press::RetryTurn(turn.id).button(texts::TRY_AGAIN)]];
         Self {
-            outcome: outcome(answer, status, answer.error.clone()),
+            outcome: outcome(answer, status, failed.then(|| why(answer).to_owned())),
             parts,
             buttons: if failed && asked_for { try_again } else { vec![] },
             files: handed_over(turn, answer),
@@ -80,6 +80,11 @@ impl Ending {
         let error = Some("nothing can be sent to the chat".to_owned());
         Self { outcome: Outcome { refund: false, ..outcome(answer, Status::Failed, error) }, ..Self::default() }
     }
+}
+
+/// Why an answer ended with an error, in our words: what agents say of that holds what was said to them, which is in no table.
+fn why(answer: &Answer) -> &'static str {
+    if answer.cut_off { "the answer was too long and was cut off" } else { "the agent said that it failed" }
 }
 
 fn outcome(answer: &Answer, status: Status, error: Option<String>) -> Outcome {

@@ -5,14 +5,16 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use teloxide_core::payloads::DeleteMessage;
 use teloxide_core::types::{ChatId, MessageId};
-use tracing::warn;
+use tracing::{Span, warn};
 
-use super::outcome::{self, Outcome};
+use super::outcome::{self, Outcome, Status};
 use super::relay::{ClaimLost, Relay};
+use crate::eyes::metrics;
 use crate::slots::bounded;
 use crate::telegram::markdown::Formatted;
 use crate::telegram::outbox::{self, Call};
 use crate::telegram::text::{Buttons, edit_message, send_message};
+use crate::trace;
 use crate::wake::Queue;
 
 /// How a turn ends, and what its chat is left with.
@@ -37,6 +39,23 @@ impl Ending {
     }
 }
 
+/// Tells the turn's trace how it ended.
+fn note(outcome: &Outcome) {
+    let span = Span::current();
+    trace::note(&span, "turn.status", outcome.status.as_str());
+    for (key, tokens) in [
+        ("gen_ai.usage.input_tokens", outcome.prompt_tokens),
+        ("gen_ai.usage.output_tokens", outcome.completion_tokens),
+    ] {
+        if let Some(tokens) = tokens {
+            trace::note(&span, key, tokens);
+        }
+    }
+    if matches!(outcome.status, Status::Failed | Status::Unknown) {
+        trace::failed(&span, outcome.status.as_str());
+    }
+}
+
 impl Relay {
     /// Ends the turn: its outcome, and what is left to say as outbox rows, in one transaction.
     pub async fn finish(&mut self, ending: &Ending) -> Result<(), ClaimLost> {
@@ -56,6 +75,8 @@ impl Relay {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_secs(5));
         }
+        metrics::turn_ended(self.turn.kind, ending.outcome.status, self.turn.age + self.began.elapsed());
+        note(&ending.outcome);
         self.app.wake.wake(Queue::Outbox);
         if ending.outcome.pending {
             self.app.wake.wake(Queue::Pending);

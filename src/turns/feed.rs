@@ -92,9 +92,10 @@ impl Feed {
                     None
                 }
                 AgentError::UnknownTurn => Some(Fed::Failed(AgentError::Refused(404))),
-                AgentError::Refused(_) | AgentError::NotRunning(_) | AgentError::File { .. } => {
-                    Some(Fed::Failed(error))
-                }
+                AgentError::Refused(_)
+                | AgentError::Barred(_)
+                | AgentError::NotRunning(_)
+                | AgentError::File { .. } => Some(Fed::Failed(error)),
                 AgentError::Broken(_) | AgentError::Unwell(_) if !self.remembers => Some(Fed::Unknown(error)),
                 _ if away > PATIENCE => Some(Fed::Failed(error)),
                 AgentError::Broken(_) | AgentError::Unwell(_) | AgentError::Unreachable(_) => {

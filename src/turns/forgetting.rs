@@ -40,9 +40,10 @@ pub async fn drive(work: &Work<'_>, relay: &mut Relay) -> Result<(), ClaimLost> 
     let (error, ending) = match result {
         Ok(()) if turn.kind == Kind::Reset => (None, Ending::says(texts::fresh_start(name))),
         Ok(()) => (None, Ending::default()),
-        // Whatever it knew goes with its machine.
         Err(_) if turn.kind == Kind::Forget && matches!(turn.agent_status.as_str(), "deleting" | "deleted") => {
-            (None, Ending::default())
+            // Whatever it knew goes with its machine. One that runs elsewhere keeps it, and nobody can tell it any more.
+            let kept = "it was deleted here before it could be told, and runs elsewhere";
+            (turn.agent_external.then(|| kept.to_owned()), Ending::default())
         }
         Err(error) if turn.age < patience(turn.kind) => {
             info!(error, "the agent could not be told to forget; trying again");

@@ -6,6 +6,7 @@ use sqlx::{PgConnection, Row};
 use super::store::Claimed;
 use crate::storable;
 use crate::telegram::outbox::{Call, FileSource};
+use crate::trace;
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,7 +23,8 @@ pub enum Status {
 }
 
 impl Status {
-    fn as_str(self) -> &'static str {
+    /// The word in the database.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Completed => "completed",
             Self::Failed => "failed",
@@ -88,8 +90,8 @@ pub async fn finish(
             returning bot_id, chat_id, agent_id, user_id, role, counted, cardinality(message_ids) as messages, first_piece,
                       (created_at at time zone 'utc')::date as day),
          said as (
-           insert into outbox (bot_id, chat_id, method, payload, file, kind)
-           select e.bot_id, e.chat_id, m.method, m.payload::json, m.file, 'reply'
+           insert into outbox (bot_id, chat_id, method, payload, file, kind, trace_context)
+           select e.bot_id, e.chat_id, m.method, m.payload::json, m.file, 'reply', $14
              from ended e, unnest($10::text[], $11::text[], $12::jsonb[]) with ordinality m (method, payload, file, place)
             order by m.place),
          to_pull as (
@@ -117,6 +119,7 @@ pub async fn finish(
     .bind(&payloads)
     .bind(&files)
     .bind(outcome.pending)
+    .bind(trace::here())
     .fetch_optional(conn)
     .await?;
     Ok(row.map(|row| Finished { first_piece: row.get("first_piece") }))

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::request::{self, Part};
 use super::store::Claimed;
 use crate::telegram::text::Place;
+use crate::trace;
 use crate::vault::Vault;
 
 /// Messages in one turn at most; each may bring a file, and agents take this many.
@@ -107,9 +108,9 @@ pub async fn enqueue(conn: &mut PgConnection, vault: &Vault, turn: &NewTurn<'_>)
              from waiting, granted where t.id = waiting.id returning t.id),
          made as (
            insert into turns (id, bot_id, chat_id, thread_id, agent_id, user_id, role, request, link_id, tools, edit_of, album,
-                              run_at, message_ids, counted)
+                              run_at, message_ids, counted, trace_context)
            select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now() + make_interval(secs => $13), $19,
-                  case when $14::int is null then 0 else $16 end
+                  case when $14::int is null then 0 else $16 end, $20
              from granted where not exists (select from joined) returning id)
          select coalesce((select id from joined), (select id from made)) as id,
                 coalesce((select open from visit), true) as link_open",
@@ -133,6 +134,7 @@ pub async fn enqueue(conn: &mut PgConnection, vault: &Vault, turn: &NewTurn<'_>)
     .bind(MAX_MESSAGES)
     .bind(MAX_REQUEST)
     .bind(message_ids)
+    .bind(trace::here())
     .fetch_one(conn)
     .await?;
     Ok(match row.get::<Option<Uuid>, _>("id") {

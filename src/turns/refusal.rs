@@ -30,7 +30,7 @@ impl Refusal {
             AgentError::Unreachable(_) | AgentError::Broken(_) | AgentError::Unwell(_) => true,
             AgentError::Refused(status) => matches!(status, 401 | 403),
             AgentError::NotRunning(status) => status == "failed",
-            AgentError::UnknownTurn | AgentError::File { .. } => false,
+            AgentError::Barred(_) | AgentError::UnknownTurn | AgentError::File { .. } => false,
         };
         Self { status: Status::Failed, words, error: error.to_string(), repairable }
     }
@@ -71,6 +71,16 @@ impl Refusal {
         }
     }
 
+    /// Operators have shut the user out since they wrote.
+    pub fn blocked() -> Self {
+        Self {
+            status: Status::Failed,
+            words: texts::BLOCKED.into(),
+            error: "operators have blocked the user".into(),
+            repairable: false,
+        }
+    }
+
     /// The agent runs on the operator's key again, and its user's messages of today are used up.
     pub fn free_used_up(turn: &Claimed, limit: i32) -> Self {
         Self {
@@ -85,7 +95,7 @@ impl Refusal {
     pub fn cannot_withhold_tools(turn: &Claimed) -> Self {
         Self {
             status: Status::Failed,
-            words: texts::cannot_withhold_tools(&turn.agent_name),
+            words: texts::cannot_withhold_tools(&turn.agent_name, turn.agent_external),
             error: "the agent is too old to keep its tools from a visitor".into(),
             repairable: false,
         }
@@ -94,7 +104,7 @@ impl Refusal {
     /// What whoever spoke can do: ask again, and if the agent is theirs, repair it.
     pub fn ways_out(&self, turn: &Claimed) -> Buttons {
         let mut row = vec![Press::RetryTurn(turn.id).button(texts::TRY_AGAIN)];
-        if self.repairable && turn.role == Role::Owner {
+        if self.repairable && turn.role == Role::Owner && !turn.agent_external {
             row.push(Press::Repair(turn.agent_id).button(texts::REPAIR));
         }
         vec![row]

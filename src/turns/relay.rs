@@ -12,7 +12,7 @@ use teloxide_core::requests::Payload;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, warn};
 
 use super::drafts::Drafts;
 use super::status::put_below;
@@ -65,6 +65,8 @@ pub struct Relay {
     pub(super) app: App,
     pub(super) replica: Replica,
     pub(super) turn: Claimed,
+    /// When this replica took the turn up.
+    pub(super) began: Instant,
     /// The outbox row of the first piece.
     pub(super) first_piece: Option<i64>,
     receipt: Option<oneshot::Receiver<Option<i64>>>,
@@ -98,6 +100,7 @@ impl Relay {
             app,
             replica,
             turn,
+            began: Instant::now(),
             receipt: None,
             message_id: None,
             shown: Shown::default(),
@@ -321,7 +324,8 @@ fn call<P: Payload + Serialize>(app: &App, replica: &Replica, payload: &P) -> Jo
     // Payloads are plain structs with string keys, which always serialise.
     let (method, body) = (method_name::<P>(), serde_json::to_string(payload).unwrap_or_default());
     let (app, timeout) = (app.clone(), replica.call_timeout().min(api::TIMEOUT));
-    tokio::spawn(async move { judge(&method, &app.telegram.call_raw(&method, body, timeout).await) })
+    let calling = async move { judge(&method, &app.telegram.call_raw(&method, body, timeout).await) };
+    tokio::spawn(calling.in_current_span())
 }
 
 impl Drop for Relay {

@@ -15,6 +15,7 @@ use super::store::{self, Claimed, Kind};
 use crate::app::App;
 use crate::replica::Replica;
 use crate::slots::{Slots, bounded, ids};
+use crate::trace;
 use crate::wake::Queue;
 
 /// Turns under way at once; each waits for its agent nearly all the time.
@@ -67,6 +68,7 @@ async fn claim_and_run(app: &App, replica: &Replica, stop: &CancellationToken, s
 
 async fn run_one(app: App, replica: Replica, turn: Claimed, stop: CancellationToken, under_way: UnderWay) {
     let span = info_span!("turn", turn.id = %turn.id, agent.id = turn.agent_id, chat.id = turn.place.chat_id);
+    trace::follow(&span, turn.trace_context.as_deref());
     async {
         let work = Work { app: &app, replica: &replica, turn: &turn, stop: &stop, stopped: under_way.stopped() };
         match AssertUnwindSafe(drive(&work)).catch_unwind().await {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 pub use super::request::Request;
 use crate::telegram::text::Place;
+use crate::trace;
 use crate::vault::Vault;
 
 /// Reclaims after which a turn is given up: each time, the replica that ran it died.
@@ -38,8 +39,8 @@ pub async fn enqueue_special(
     request: &Request,
 ) -> sqlx::Result<Uuid> {
     sqlx::query_scalar(
-        "insert into turns (id, bot_id, chat_id, thread_id, agent_id, user_id, role, kind, request)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning id",
+        "insert into turns (id, bot_id, chat_id, thread_id, agent_id, user_id, role, kind, request, trace_context)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) returning id",
     )
     .bind(Uuid::now_v7())
     .bind(place.bot_id)
@@ -50,6 +51,7 @@ pub async fn enqueue_special(
     .bind(role.as_str())
     .bind(kind)
     .bind(vault.seal(request))
+    .bind(trace::here())
     .fetch_one(conn)
     .await
 }
@@ -87,6 +89,10 @@ pub struct Claimed {
     pub edit_of: Option<Uuid>,
     /// Whether the answer keeps the line that tells of tool calls.
     pub verbose: bool,
+    /// Whether operators have shut out who speaks.
+    pub user_blocked: bool,
+    /// Messages a day that operators set for who speaks, instead of FREE_TIER_DAILY_MESSAGES.
+    pub daily_messages: Option<i32>,
     /// How long ago it was queued.
     pub age: Duration,
     /// Whether the user has stopped it.
@@ -113,10 +119,14 @@ pub struct Claimed {
     pub agent_paused: Option<String>,
     /// Its base URL.
     pub agent_url: Option<String>,
+    /// Whether it runs elsewhere.
+    pub agent_external: bool,
     /// Fernet token of its bearer secret.
     pub agent_secret: Vec<u8>,
     /// Version of the protocol that it speaks.
     pub agent_protocol: i32,
+    /// What led to it, for [`trace::follow`].
+    pub trace_context: Option<String>,
 }
 
 /// Claims up to `limit` turns, of each (chat, agent) the oldest open one; one that waits for an agent to come back, to forget,
@@ -136,12 +146,14 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
            from agents a where q.id = any(array(select c.id from c)) and a.id = q.agent_id
          returning q.id, q.bot_id, q.chat_id, q.thread_id, q.kind, q.user_id, q.role, q.tools, q.edit_of,
                    q.kind = 'message' and q.counted = 0 and (a.deployed_key = 0 or a.wanted_key = 0) as uncounted,
-                   coalesce((select u.tool_lines from users u where u.id = q.user_id), false) as tool_lines, q.request, q.attempt, q.reclaims, q.asked,
+                   coalesce((select u.tool_lines from users u where u.id = q.user_id), false) as tool_lines,
+                   exists (select from users u where u.id = q.user_id and u.blocked_at is not null) as user_blocked,
+                   (select u.daily_messages from users u where u.id = q.user_id) as daily_messages, q.request, q.attempt, q.reclaims, q.asked,
                    q.cancel_requested, extract(epoch from now() - q.created_at)::float8 as age,
                    exists (select from conversations c where c.bot_id = q.bot_id and c.chat_id = q.chat_id
                               and (c.unreachable_at > q.created_at or c.unreachable_at is not null and q.kind <> 'message'))
                      as unreachable,
-                   q.first_piece, a.id as agent_id, a.name, a.status, a.paused, a.url, a.secret, a.protocol",
+                   q.first_piece, q.trace_context, a.id as agent_id, a.name, a.status, a.paused, a.url, a.external, a.secret, a.protocol",
     )
     .bind(replica)
     .bind(bot_id)
@@ -159,6 +171,8 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
             uncounted: row.get("uncounted"),
             edit_of: row.get("edit_of"),
             verbose: row.get("tool_lines"),
+            user_blocked: row.get("user_blocked"),
+            daily_messages: row.get("daily_messages"),
             age: Duration::from_secs_f64(row.get::<f64, _>("age").max(0.0)),
             cancel_requested: row.get("cancel_requested"),
             unreachable: row.get("unreachable"),
@@ -173,8 +187,10 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
             agent_status: row.get("status"),
             agent_paused: row.get("paused"),
             agent_url: row.get("url"),
+            agent_external: row.get("external"),
             agent_secret: row.get("secret"),
             agent_protocol: row.get("protocol"),
+            trace_context: row.get("trace_context"),
         })
         .collect())
 }

@@ -120,7 +120,8 @@ impl Victim {
         let agent = store::get(&mut conn, id).await.unwrap().unwrap();
         assert_eq!((agent.status, agent.deployed_version), (Status::Running, agent.wanted_version), "{agent:?}");
         let url = format!("{}/health", agent.url.unwrap());
-        let health: Health = self.app.agents_http.get(&url).send().await.unwrap().json().await.unwrap();
+        let health: Health =
+            self.app.agents_http.of(false).get(&url).unwrap().send().await.unwrap().json().await.unwrap();
         assert_eq!(health.agent_name, agent.name);
     }
 

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::chat::{create, delete, repair, talk};
 use crate::field::{Field, PATIENCE};
+use crate::harness::Stack;
 use crate::machines::Host;
 
 /// Tries to get out of every place into which a personality could be put by mistake.
@@ -15,6 +16,14 @@ fn everywhere(field: &Field, script: &str) {
     for host in field.hosts.iter() {
         host.machine().root(script).unwrap();
     }
+}
+
+/// Has an administrator do this with the agent.
+async fn act(stack: &Stack, id: i64, what: &str) {
+    let url = format!("{}/api/v1/agents/{id}/{what}", stack.baal(0).url());
+    let asked = reqwest::Client::new().post(url).bearer_auth("test-admin-token-of-more-than-32-characters");
+    let answer = asked.send().await.unwrap();
+    assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
 }
 
 /// Nobody's words became commands.
@@ -54,6 +63,19 @@ async fn an_agent_is_created_heard_changed_mended_moved_and_deleted_from_the_cha
     ann.says(&format!("/update {id}")).await;
     stack.wait_for_sql("select deployed_version from agents", 3).await;
     field.rests().await;
+
+    // Stopped for a while: the machine is left, and its unit does not run.
+    act(stack, id, "stop").await;
+    ann.wait_for(|m| m.text.contains("was stopped by the people who run this bot")).await;
+    everywhere(
+        &field,
+        "! systemctl is-active --quiet baal-agent.service && ! systemctl is-enabled --quiet baal-agent.service",
+    );
+    act(stack, id, "start").await;
+    ann.wait_for(|m| m.text.contains("was started and runs, with everything that it knew")).await;
+    field.rests().await;
+    let back = talk(stack, &ann, "a question after the pause").await;
+    assert!(back["messages"].to_string().contains("the first question"), "the conversation is lost: {back}");
 
     // What root can break on the machine, and a repair mends, without losing the conversation.
     for (breakage, question) in [

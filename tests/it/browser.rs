@@ -1,18 +1,13 @@
 //! Two people chat with two agents in a real Chromium.
 
-use std::ffi::OsStr;
 use std::panic::Location;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baal::demo::supervised::{Spec, Supervised, tail};
-use fantoccini::wd::Capabilities;
-use fantoccini::{Client, ClientBuilder, Locator};
-use hyper_util::client::legacy::connect::HttpConnector;
+use fantoccini::Locator;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::harness::{DEADLINE, Stack, free_port};
+use crate::harness::{Browser, DEADLINE, Stack};
 
 /// The oldest of the bot's messages with a number above the first argument whose text contains the second: its number.
 const FIND_REPLY: &str = "const [after, text] = arguments;
@@ -26,60 +21,7 @@ const CLICK: &str = "const buttons = [...document.querySelectorAll('.button[data
     if (button) button.click();
     return !!button;";
 
-struct Browser {
-    client: Client,
-    screenshots: PathBuf,
-    _driver: Supervised,
-}
-
 impl Browser {
-    async fn start(dir: &Path) -> Self {
-        let port = free_port();
-        let log = dir.join("chromedriver.log");
-        let port_argument = format!("--port={port}");
-        let driver = Supervised::spawn(&Spec {
-            name: "chromedriver",
-            program: OsStr::new("chromedriver"),
-            args: &[OsStr::new(&port_argument)],
-            env: &[("HOME", dir.as_os_str())],
-            log: &log,
-            speaks: false,
-            signal: "TERM",
-            grace: Duration::from_secs(5),
-        })
-        .unwrap();
-        let profile = format!("--user-data-dir={}", dir.join("chromium").display());
-        let mut capabilities = Capabilities::new();
-        let arguments = [
-            "--headless=new",
-            // Tests may run as root, where Chromium refuses to start with its sandbox; it opens only our own page.
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--disable-background-networking",
-            "--no-first-run",
-            "--no-proxy-server",
-            "--window-size=420,860",
-            &profile,
-        ];
-        capabilities.insert("goog:chromeOptions".into(), json!({ "args": arguments }));
-        let mut builder = ClientBuilder::new(HttpConnector::new());
-        builder.capabilities(capabilities);
-        let deadline = Instant::now() + DEADLINE * 2;
-        let client = loop {
-            match builder.connect(&format!("http://127.0.0.1:{port}")).await {
-                Ok(client) => break client,
-                Err(error) if Instant::now() > deadline => {
-                    panic!("no session with chromedriver: {error}\n{}", tail(&log, 30))
-                }
-                Err(_) => sleep(Duration::from_millis(100)).await,
-            }
-        };
-        let screenshots = std::env::var_os("BAAL_SCREENSHOTS").map_or_else(|| dir.join("screenshots"), PathBuf::from);
-        std::fs::create_dir_all(&screenshots).unwrap();
-        Self { client, screenshots, _driver: driver }
-    }
-
     async fn open(&self, url: &str) {
         self.client.goto(url).await.unwrap();
         self.client.wait().at_most(DEADLINE).for_element(Locator::Css("#messages")).await.unwrap();
@@ -153,13 +95,6 @@ impl Browser {
         }
     }
 
-    async fn shoot(&self, name: &str) {
-        // Messages fly in; a picture of them half way is no use.
-        sleep(Duration::from_millis(400)).await;
-        let picture = self.client.screenshot().await.unwrap();
-        std::fs::write(self.screenshots.join(format!("{name}.png")), picture).unwrap();
-    }
-
     /// Goes through the wizard and waits until the agent greets or runs.
     async fn create(&self, name: &str, personality: Option<&str>) {
         let before = self.newest().await;
@@ -186,7 +121,7 @@ impl Browser {
 async fn two_people_chat_with_two_agents_across_a_restart() {
     let stack = Stack::start().await;
     let page = &stack.simulator.telegram;
-    let browser = Browser::start(stack.dir()).await;
+    let browser = Browser::start(stack.dir(), (420, 860)).await;
 
     browser.open(&format!("{page}/?user=1")).await;
     browser.ask("/start", "Hello").await;
@@ -244,7 +179,7 @@ async fn pages_of_code_errors_and_the_account_can_be_looked_at() {
     let stack = Stack::start().await;
     stack.user(1).creates_agent("Ada", "You are a programmer.").await;
     stack.user(2).says("/start").await;
-    let browser = Browser::start(stack.dir()).await;
+    let browser = Browser::start(stack.dir(), (420, 860)).await;
     browser.open(&format!("{}/?user=1", stack.simulator.telegram)).await;
     let script = async |question: &str, reply| {
         stack.simulator.tell_model("/sim/script", json!({"match": question, "replies": [reply]})).await;

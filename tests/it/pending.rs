@@ -168,9 +168,10 @@ async fn kills_lose_and_double_nothing_that_is_said_unasked() {
     assert_eq!(ada.now().acknowledged, [1]);
     // Anywhere.
     let talking = async {
-        for n in 0..30 {
+        // Fewer than are taken at once: behind that many an agent is left alone for as many seconds.
+        for n in 0..15 {
             ada.says(1, format!("No. {n}"));
-            tokio::time::sleep(Duration::from_millis(150)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
     };
     let killing = async {
@@ -184,14 +185,14 @@ async fn kills_lose_and_double_nothing_that_is_said_unasked() {
     stack.baal(0).wait_until_ready().await;
     ada.until("all is acknowledged", |now| now.pending.is_empty()).await;
     stack.wait_for_sql("select count(*) from outbox where not done", 0i64).await;
-    assert_eq!(stack.sql::<i64>("select count(*) from outbox where kind = 'notice'").await, 31);
-    assert_eq!(stack.sql::<i64>("select pending_after from agents").await, 31);
+    assert_eq!(stack.sql::<i64>("select count(*) from outbox where kind = 'notice'").await, 16);
+    assert_eq!(stack.sql::<i64>("select pending_after from agents").await, 16);
     // What was in flight at a kill may be there or not, but never twice.
     let sent = sent(&stack, 1).await;
     let mut once = texts(&sent);
     once.dedup();
     let uncertain = stack.sql::<i64>("select count(*) from outbox where uncertain").await as usize;
-    assert!(once.len() == sent.len() && sent.len() + uncertain >= 31, "{} sent, {uncertain} uncertain", sent.len());
+    assert!(once.len() == sent.len() && sent.len() + uncertain >= 16, "{} sent, {uncertain} uncertain", sent.len());
     stack.simulator.assert_good_manners().await;
 }
 

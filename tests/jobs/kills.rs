@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use baal::agents::Status;
+use baal::cloud::supervisor::{self, Memory};
 use rustix::process::Signal;
 use sqlx::{Connection as _, PgConnection};
 
@@ -17,9 +18,11 @@ enum Moment {
     AfterSave,
 }
 
-/// Saves of a provision, and of a deprovision.
+/// Saves of a provision, of a deprovision, of a stop and of a start.
 const PROVISION: usize = 6;
 const DEPROVISION: usize = 3;
+const STOP: usize = 2;
+const START: usize = 6;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_before_any_save_leaves_a_job_that_ends_well() {
@@ -53,6 +56,45 @@ async fn kill_at_every_save(moment: Moment) {
         assert_eq!(world.count("select count(*) from vms where ended_at is null").await, 0);
         drop(process);
     }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_killed_before_any_save_leaves_an_agent_that_is_stopped_and_started_all_the_same() {
+    stop_and_start_with_kills(Moment::BeforeSave).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_killed_after_any_save_leaves_an_agent_that_is_stopped_and_started_all_the_same() {
+    stop_and_start_with_kills(Moment::AfterSave).await;
+}
+
+async fn stop_and_start_with_kills(moment: Moment) {
+    let (world, worker, agent) = World::with_agent().await;
+    worker.stop().await;
+    for save in 0..START {
+        world.stop(&agent).await.expect("asked for");
+        if save < STOP {
+            kill_at(&world, save, moment).await;
+        }
+        let process = world.process();
+        let stopped = world.wait_for(agent.id, Status::Stopped).await;
+        assert_eq!(stopped.url, None);
+        drop(process);
+        // Whoever looks after agents that died does not look after these.
+        supervisor::round(&world.app, &mut Memory::default()).await.expect("looked at");
+        assert_eq!((world.processes().len(), world.directories()), (0, 1), "{save} {moment:?}");
+
+        world.start(&agent).await.expect("asked for");
+        kill_at(&world, save, moment).await;
+        let process = world.process();
+        let started = world.wait_for(agent.id, Status::Running).await;
+        assert!(world.answers(&started).await, "{save} {moment:?}");
+        assert_eq!((world.processes().len(), world.directories()), (1, 1), "{save} {moment:?}");
+        assert_eq!(world.count("select count(*) from vms where ended_at is null").await, 1);
+        drop(process);
+    }
+    assert_eq!(world.count("select count(*) from jobs where not done or outcome <> 'succeeded'").await, 0);
     world.end().await;
 }
 

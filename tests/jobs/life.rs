@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 
 use baal::agents::Status;
-use baal::agents::service::{self, ServiceError};
+use baal::agents::service::{self, Change, ServiceError, TakenUp};
+use baal::jobs::steering;
 use serde_json::json;
 
 use crate::world::{OWNER, World};
@@ -172,6 +173,115 @@ async fn an_agent_whose_directory_is_out_of_sight_is_not_said_to_be_gone() {
     std::fs::remove_dir(world.agents_dir()).expect("nothing was put there");
     std::fs::rename(&away, world.agents_dir()).expect("moved back");
     sqlx::query("update jobs set run_at = now() where not done").execute(&world.app.db).await.expect("hurried");
+    world.wait_for(agent.id, Status::Deleted).await;
+    assert_eq!((world.directories(), world.processes().len()), (0, 0));
+    worker.stop().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_or_start_that_fails_or_is_cancelled_leaves_the_machine_with_what_the_agent_remembers() {
+    let (world, worker, agent) = World::with_agent().await;
+    // As when it is not mounted: nothing can be said about it.
+    let away = world.agents_dir().with_file_name("away");
+    std::fs::rename(world.agents_dir(), &away).expect("moved away");
+    world.stop(&agent).await.expect("asked for");
+    let no_job = "select count(*) from jobs where not done";
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while world.count(no_job).await > 0 {
+        assert!(Instant::now() < deadline, "the stop should be given up");
+        sqlx::query("update jobs set run_at = now() where not done").execute(&world.app.db).await.expect("hurried");
+        world.app.wake.wake(baal::wake::Queue::Jobs);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(world.agent(agent.id).await.status, Status::Running, "nobody knows better");
+    assert_eq!(world.count("select count(*) from jobs where kind = 'redeploy'").await, 0, "nothing else is wanted");
+    std::fs::rename(&away, world.agents_dir()).expect("moved back");
+    assert!(world.answers(&world.agent(agent.id).await).await);
+
+    world.stop(&agent).await.expect("asked for");
+    world.wait_for(agent.id, Status::Stopped).await;
+    // Cancelled before anybody has looked at it.
+    let mut tx = world.app.db.begin().await.expect("a transaction");
+    service::start(&mut tx, OWNER, agent.id).await.expect("asked for");
+    assert!(baal::jobs::store::request_cancel(&mut tx, agent.id).await.expect("cancelled"));
+    tx.commit().await.expect("committed");
+    world.app.wake.wake(baal::wake::Queue::Jobs);
+    world.wait_for(agent.id, Status::Stopped).await;
+    assert_eq!((world.directories(), world.processes().len()), (1, 0));
+    assert_eq!(world.count("select count(*) from vms where ended_at is null").await, 1);
+    assert_eq!(world.count("select count(*) from jobs where outcome = 'cancelled'").await, 1);
+    let card = world.edits().await.pop().expect("a card")["text"].to_string();
+    assert!(card.contains("It stays stopped, with everything that it knew"), "{card}");
+    // Its owner does not bring it back.
+    let mut tx = world.app.db.begin().await.expect("a transaction");
+    let refused = service::repair(&mut tx, &world.app, OWNER, agent.id).await.expect_err("refused");
+    assert!(refused.to_string().contains("was stopped by the people who run this bot"), "{refused}");
+    drop(tx);
+
+    world.start(&agent).await.expect("asked for");
+    let agent = world.wait_for(agent.id, Status::Running).await;
+    assert!(world.answers(&agent).await);
+    // Deleted while it is stopped, it goes like any other.
+    world.stop(&agent).await.expect("asked for");
+    world.wait_for(agent.id, Status::Stopped).await;
+    world.delete(&agent).await.expect("deleted");
+    world.wait_for(agent.id, Status::Deleted).await;
+    assert_eq!((world.directories(), world.processes().len()), (0, 0));
+    worker.stop().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wanted_while_an_agent_is_being_stopped_comes_with_the_end_of_a_stop_that_is_called_off() {
+    let (world, worker, agent) = World::with_agent().await;
+    worker.stop().await;
+    let job = async || -> uuid::Uuid {
+        let id = "select id from jobs where kind = 'stop' and not done";
+        sqlx::query_scalar(id).fetch_one(&world.app.db).await.expect("a stop")
+    };
+    let cancel = async |id: uuid::Uuid| {
+        let mut tx = world.app.db.begin().await.expect("a transaction");
+        let cancelled = steering::cancel(&mut tx, id).await;
+        tx.commit().await.expect("committed");
+        cancelled
+    };
+    world.stop(&agent).await.expect("asked for");
+    let mut tx = world.app.db.begin().await.expect("a transaction");
+    let brief = Change { system_prompt: Some("be brief".into()), ..Change::default() };
+    let changed = service::change(&mut tx, &world.app, OWNER, agent.id, brief).await.expect("changed");
+    assert_eq!(changed.taken_up, TakenUp::ByStart);
+    tx.commit().await.expect("committed");
+    cancel(job().await).await.expect("cancelled");
+    // Its program may have been stopped by then.
+    baal::cloud::local::stop_all(&world.agents_dir()).await.expect("stops");
+
+    let worker = world.worker().await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while world.agent(agent.id).await.deployed_version != 2 {
+        assert!(Instant::now() < deadline, "it should be brought about");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let agent = world.wait_for(agent.id, Status::Running).await;
+    assert!(world.answers(&agent).await);
+    assert_eq!(world.count("select count(*) from jobs where kind = 'stop' and outcome = 'cancelled'").await, 1);
+    worker.stop().await;
+
+    // Once its program has ended it is too late.
+    world.stop(&agent).await.expect("asked for");
+    sqlx::query("update jobs set step = 'rest' where not done").execute(&world.app.db).await.expect("halted");
+    let refused = cancel(job().await).await.expect_err("refused");
+    assert!(refused.to_string().contains("It has stopped the agent already"), "{refused}");
+    sqlx::query("update jobs set cancel_requested = true where not done").execute(&world.app.db).await.expect("raced");
+    let worker = world.worker().await;
+    world.wait_for(agent.id, Status::Stopped).await;
+    worker.stop().await;
+    // But to delete it is not.
+    sqlx::query("update agents set status = 'running'").execute(&world.app.db).await.expect("runs");
+    world.stop(&agent).await.expect("asked for");
+    sqlx::query("update jobs set step = 'rest' where not done").execute(&world.app.db).await.expect("halted");
+    world.delete(&agent).await.expect("deleted");
+    let worker = world.worker().await;
     world.wait_for(agent.id, Status::Deleted).await;
     assert_eq!((world.directories(), world.processes().len()), (0, 0));
     worker.stop().await;

@@ -169,6 +169,22 @@ impl World {
         Ok(agent)
     }
 
+    pub async fn stop(&self, agent: &Agent) -> Result<Agent, service::ServiceError> {
+        let mut tx = self.app.db.begin().await?;
+        let agent = service::stop(&mut tx, OWNER, agent.id).await?;
+        tx.commit().await?;
+        self.app.wake.wake(Queue::Jobs);
+        Ok(agent)
+    }
+
+    pub async fn start(&self, agent: &Agent) -> Result<Agent, service::ServiceError> {
+        let mut tx = self.app.db.begin().await?;
+        let agent = service::start(&mut tx, OWNER, agent.id).await?;
+        tx.commit().await?;
+        self.app.wake.wake(Queue::Jobs);
+        Ok(agent)
+    }
+
     pub async fn agent(&self, id: i64) -> Agent {
         let mut conn = self.app.db.acquire().await.expect("a connection");
         store::get(&mut conn, id).await.expect("reads").expect("exists")
@@ -203,7 +219,7 @@ impl World {
     /// Whether the agent answers as the one that it is.
     pub async fn answers(&self, agent: &Agent) -> bool {
         let Some(url) = &agent.url else { return false };
-        match self.app.agents_http.get(format!("{url}/health")).send().await {
+        match self.app.agents_http.of(false).get(&format!("{url}/health")).expect("allowed").send().await {
             Ok(answer) => {
                 answer.json::<baal_protocol::Health>().await.is_ok_and(|health| health.agent_name == agent.name)
             }

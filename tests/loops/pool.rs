@@ -1,6 +1,6 @@
 //! The pool.
 
-use baal::cloud::pool::{self, Actions};
+use baal::cloud::pool::{self, Actions, Size};
 use baal::cloud::reconcile;
 use baal::cloud::store::VmState;
 use futures_util::future::join_all;
@@ -105,6 +105,22 @@ async fn a_pool_that_is_switched_off_is_emptied_and_failures_are_not_repeated_at
     world.run("update jobs set ended_at = now() - interval '2 min'").await;
     assert_eq!(pool::round(&world.app).await.expect("a round").prepare, 1);
     assert_eq!(pool::round(&world.app).await.expect("a round"), Actions::default());
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_size_that_an_operator_set_goes_before_the_configuration() {
+    let world = world(&[]).await;
+    let set = async |min_size, max_size| {
+        let mut conn = world.app.db.acquire().await.expect("a connection");
+        Size { min_size, max_size }.write(&mut conn).await.expect("written");
+    };
+    set(Some(1), None).await;
+    assert_eq!(pool::round(&world.app).await.expect("a round").prepare, 1);
+    set(Some(9), Some(2)).await;
+    assert_eq!(pool::round(&world.app).await.expect("a round").prepare, 1, "never more than two in all");
+    set(None, None).await;
+    assert_eq!(pool::round(&world.app).await.expect("a round").prepare, 2, "four, as configured");
     world.end().await;
 }
 

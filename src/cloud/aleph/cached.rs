@@ -17,6 +17,12 @@ impl<T: Clone> Cached<T> {
         known.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, value)| value.clone())
     }
 
+    /// The value and its age.
+    pub(super) fn last(&self) -> Option<(Duration, T)> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().map(|(at, value)| (at.elapsed(), value.clone()))
+    }
+
     pub(super) fn set(&self, value: T) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), value));
     }

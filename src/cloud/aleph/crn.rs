@@ -7,10 +7,10 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tracing::info;
 
-use super::addresses::is_public;
 use super::http::{Answer, NODE_ANSWER, clean, excerpt, host, send_for};
 use super::signing::{KEY_HEADER, OPERATION_HEADER};
 use super::{Aleph, AlephError, Crn, Execution, Instance, gateway};
+use crate::addresses::is_public;
 use crate::ssh;
 
 /// What is kept of a node's words, in characters.

@@ -12,7 +12,7 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::AlephError;
-use super::addresses::Public;
+use crate::addresses::Public;
 use crate::telemetry::is_unprintable;
 
 /// Time to connect, within the deadline.

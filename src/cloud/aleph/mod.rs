@@ -17,7 +17,6 @@
 //! byte for byte, answers are read tolerantly (one odd field must not hide how a message stands), and every server, most of
 //! which anybody may run, gets a deadline and a size limit and cannot send us elsewhere.
 
-mod addresses;
 mod cached;
 mod ccn;
 mod crn;

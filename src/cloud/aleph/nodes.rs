@@ -3,15 +3,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::addresses::is_public;
 use super::http::{clean, garbled, host, send};
 use super::instances::Size;
 use super::{Aleph, AlephError, Crn};
+use crate::addresses::{is_public, literal};
 
 /// Memory that a node must have left beside the instance, in MiB.
 const MEMORY_RESERVE: u64 = 1024;
@@ -224,8 +223,7 @@ fn base(address: &str, allow_private: bool) -> Option<String> {
         && url.query().is_none()
         && url.fragment().is_none()
         && url.path() == "/";
-    let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
-    let public = match literal {
+    let public = match literal(&url) {
         Some(ip) => is_public(ip),
         None => {
             name.contains('.') && !name.ends_with('.') && !name.ends_with(".localhost") && !name.ends_with(".local")

@@ -54,6 +54,11 @@ impl Aleph {
         self.funds.get(age)
     }
 
+    /// The same, however long ago this process learnt it, and how long that is.
+    pub fn last_funds(&self) -> Option<(Duration, Funds)> {
+        self.funds.last()
+    }
+
     /// Credits an instance costs an hour, as the network says, ten minutes old at most.
     pub(super) async fn hourly(&self) -> Result<u64, AlephError> {
         if let Some(hourly) = self.hourly.get(PRICE_AGE) {

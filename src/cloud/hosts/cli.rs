@@ -1,13 +1,13 @@
 //! `baal host add | list | remove`.
 
-use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use tracing::debug;
+use serde_json::{Value, json};
+use sqlx::PgConnection;
 
-use super::inspect::{fingerprint, is_expected, judge, question};
-use super::{Host, Use, parse_address, parse_public_name};
+use super::{Host, Use, fingerprint, look, parse_address, parse_public_name};
+use crate::admin::Caller;
+use crate::admin::audit::{self, Change};
 use crate::config::{CloudKind, Config};
-use crate::ssh::{self, Address, Key, Session, SshError};
 
 /// What to do with hosts.
 #[derive(Debug, Subcommand)]
@@ -41,7 +41,11 @@ pub async fn run(config: &Config, db: &sqlx::PgPool, action: Action) -> anyhow::
             let ssh = parse_address(&address)?;
             let name = name.as_deref().map(parse_public_name).transpose()?;
             let found = look(config, &ssh, host_key.as_deref()).await?;
-            let id = super::insert(&mut *db.acquire().await?, &ssh, name.as_deref(), &found.host_key).await?;
+            let mut tx = db.begin().await?;
+            let id = super::insert(&mut tx, &ssh, name.as_deref(), &found.host_key).await?;
+            let after = json!({"address": ssh.to_string(), "public_name": name, "host_key": found.fingerprint});
+            record(&mut tx, "host.add", id, Value::Null, after).await?;
+            tx.commit().await?;
             println!("Host {id}: {ssh}, {}.", found.system);
             println!("Its host key has the fingerprint {}; it must show this key from now on.", found.fingerprint);
             if host_key.is_none() {
@@ -59,7 +63,9 @@ pub async fn run(config: &Config, db: &sqlx::PgPool, action: Action) -> anyhow::
         }
         Action::Remove { id } => {
             let mut tx = db.begin().await?;
+            let before = super::get(&mut tx, id).await?.map(|host| json!({"address": host.ssh.to_string()}));
             let clearing = super::remove(&mut tx, id).await?;
+            record(&mut tx, "host.remove", id, before.into(), json!({"clearing": clearing})).await?;
             tx.commit().await?;
             println!("Host {id} is no longer used.");
             if clearing {
@@ -75,37 +81,9 @@ pub async fn run(config: &Config, db: &sqlx::PgPool, action: Action) -> anyhow::
     Ok(())
 }
 
-struct Found {
-    host_key: String,
-    fingerprint: String,
-    system: String,
-}
-
-/// Looks at the machine, without changing anything there.
-async fn look(config: &Config, address: &Address, expected: Option<&str>) -> anyhow::Result<Found> {
-    let key = Key::load(&config.ssh_private_key).with_context(|| {
-        format!("ALEPH_SSH_PRIVKEY_PATH is {}; `ssh-keygen -t ed25519` makes a key", config.ssh_private_key.display())
-    })?;
-    let host_key = ssh::host_key(address).await?;
-    let fingerprint = fingerprint(&host_key).context("the machine shows a host key that cannot be read")?;
-    if expected.is_some_and(|expected| !is_expected(&host_key, expected)) {
-        bail!("{address} shows the host key {fingerprint}, not the expected one; it was not added");
-    }
-    let mut session = match Session::connect(&key, address, &host_key).await {
-        Ok(session) => session,
-        Err(SshError::Refused { .. }) => bail!(
-            "{address} does not accept our SSH key for root. Append this line to /root/.ssh/authorized_keys there:\n{}",
-            key.public()
-        ),
-        Err(error) => return Err(error.into()),
-    };
-    let answer = session.run(&question()).await;
-    session.close().await;
-    let answer = answer?;
-    debug!(host = %address, stderr = answer.stderr, "the machine was looked at");
-    let system = judge(&answer.stdout)
-        .map_err(|wrong| anyhow::anyhow!("{address} cannot hold agents:\n- {}", wrong.join("\n- ")))?;
-    Ok(Found { host_key, fingerprint, system })
+async fn record(conn: &mut PgConnection, action: &str, id: i64, before: Value, after: Value) -> sqlx::Result<()> {
+    let change = Change { action, kind: "host", id: id.to_string(), user_id: None, before, after };
+    audit::record(conn, &Caller::command_line(), change).await
 }
 
 fn table(hosts: &[(Host, Option<Use>)]) -> Vec<String> {
@@ -129,6 +107,7 @@ fn table(hosts: &[(Host, Option<Use>)]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ssh::Address;
 
     #[test]
     fn the_list_says_what_is_where() {

@@ -1,5 +1,6 @@
 //! Machines that the operator brings (CLOUD=hosts): rows of `hosts`. Each holds one agent at a time.
 
+mod adding;
 mod address;
 pub mod cli;
 mod inspect;
@@ -8,7 +9,9 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
 
+pub use self::adding::{Found, LookError, look};
 pub use self::address::{Unusable, parse_address, parse_public_name};
+pub use self::inspect::fingerprint;
 use super::store::HostPlace;
 use crate::ssh::Address;
 
@@ -104,6 +107,20 @@ pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<(Host, Option<Use
            left join vms v on v.host_id = h.id and v.ended_at is null
           where h.removed_at is null order by h.id",
     )
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(|row| Ok((Host::from_row(row)?, Use::read(row)?))).collect()
+}
+
+/// Hosts that were not removed, and what is on them, newest first: at most `limit` with a number below `before`.
+pub async fn page(conn: &mut PgConnection, before: Option<i64>, limit: i64) -> sqlx::Result<Vec<(Host, Option<Use>)>> {
+    let rows = sqlx::query(
+        "select h.*, v.state as vm_state, v.agent_id from hosts h
+           left join vms v on v.host_id = h.id and v.ended_at is null
+          where h.removed_at is null and h.id < $1 order by h.id desc limit $2",
+    )
+    .bind(before.unwrap_or(i64::MAX))
+    .bind(limit)
     .fetch_all(conn)
     .await?;
     rows.iter().map(|row| Ok((Host::from_row(row)?, Use::read(row)?))).collect()

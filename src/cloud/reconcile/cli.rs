@@ -2,7 +2,8 @@
 
 use anyhow::Context as _;
 
-use super::{rows, sweep};
+use super::{set_report_only, sweep};
+use crate::admin::Caller;
 use crate::app::App;
 
 /// How to reconcile.
@@ -26,8 +27,8 @@ pub struct Options {
 /// One sweep, and its report on standard output.
 pub async fn run(app: &App, options: Options) -> anyhow::Result<()> {
     if options.confirm || options.report_only {
-        let mut conn = app.db.acquire().await.context("the database does not answer")?;
-        rows::set_report_only(&mut conn, options.report_only).await?;
+        let caller = Caller::command_line();
+        set_report_only(app, &caller, options.report_only).await.context("the database does not answer")?;
         // On standard error, for it holds even if the comparison fails, and the report may be read by a machine.
         eprintln!(
             "From now on this installation {}.",

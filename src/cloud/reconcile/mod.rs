@@ -9,15 +9,18 @@ mod compare;
 mod report;
 mod rows;
 
+use serde_json::json;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::compare::{Findings, Missing, Stray, Sweep, compare};
 pub use self::report::{MissingLine, OtherLine, Outcome, Report, StrayLine, StuckLine};
-pub use self::rows::{last_report, out_of_reach};
+pub use self::rows::{installation, last_report, out_of_reach};
 use super::aleph::{Aleph, AlephError, Listed, Standing};
 use super::store;
+use crate::admin::Caller;
+use crate::admin::audit::{self, Change};
 use crate::app::App;
 use crate::replica::Replica;
 use crate::wake::Queue;
@@ -68,6 +71,24 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
             Err(error) => warn!(%error, "cloud and database could not be compared; nothing is changed"),
         }
     }
+}
+
+/// From now on the reconciler only reports, or acts again; written down as this caller's doing.
+pub async fn set_report_only(app: &App, caller: &Caller, only: bool) -> sqlx::Result<()> {
+    let mut tx = app.db.begin().await?;
+    let before = rows::lock_installation(&mut tx).await?;
+    rows::set_report_only(&mut tx, only).await?;
+    let (installation, _) = rows::installation(&mut tx).await?;
+    let change = Change {
+        action: if only { "reconcile.report_only" } else { "reconcile.confirm" },
+        kind: "installation",
+        id: installation.to_string(),
+        user_id: None,
+        before: json!({"report_only": before}),
+        after: json!({"report_only": only}),
+    };
+    audit::record(&mut tx, caller, change).await?;
+    tx.commit().await
 }
 
 /// One comparison, and what follows from it. A dry run writes nothing at all; an installation that only reports remembers what

@@ -4,13 +4,15 @@ use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Other people's instances that a report lists.
 const OTHERS: usize = 100;
 
 /// A sweep's report, as it is kept in `installation.report`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReconcileReport)]
 pub struct Report {
     /// When.
     pub at: DateTime<Utc>,
@@ -40,7 +42,8 @@ pub struct Report {
 }
 
 /// An instance of ours that no open row knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReconcileStrayLine)]
 pub struct StrayLine {
     /// The instance.
     pub item_hash: String,
@@ -57,7 +60,8 @@ pub struct StrayLine {
 }
 
 /// An open row whose instance is not listed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReconcileMissingLine)]
 pub struct MissingLine {
     /// The row of `vms`.
     pub vm: Uuid,
@@ -74,7 +78,8 @@ pub struct MissingLine {
 }
 
 /// An open row of a machine of a cloud that this process has no access to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReconcileStuckLine)]
 pub struct StuckLine {
     /// The row of `vms`.
     pub vm: Uuid,
@@ -87,7 +92,8 @@ pub struct StuckLine {
 }
 
 /// An instance that is not ours.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReconcileOtherLine)]
 pub struct OtherLine {
     /// The instance.
     pub item_hash: String,
@@ -98,7 +104,8 @@ pub struct OtherLine {
 }
 
 /// What came of something that was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReconcileOutcome)]
 #[serde(rename_all = "snake_case", tag = "what", content = "why")]
 pub enum Outcome {
     /// Nothing yet: it may still come right by itself.

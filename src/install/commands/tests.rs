@@ -32,6 +32,7 @@ fn every_script_is_valid_shell() {
         stage("ab", vec![]),
         prepare(ONE, "ab", &name, true, true, vec![]),
         install(ONE, "ab", vec![]),
+        halt(ONE),
         wipe(ONE, vec![]),
     ];
     for command in commands {
@@ -130,4 +131,27 @@ fn what_a_killed_one_unpacked_is_removed_and_what_is_at_work_stays() {
     assert_eq!(run(&script(root.path(), ONE, CLAIM, "true")).0, Some(0));
     assert_eq!(unpacked(root.path()), 0);
     drop(gate);
+}
+
+#[test]
+fn an_agent_is_stopped_on_its_own_machine_only() {
+    let root = machine();
+    for directory in ["state", "units"] {
+        fs::create_dir(root.path().join(directory)).expect("makes");
+    }
+    let at = |path: &str| root.path().join(path);
+    let halted = |vm| {
+        let script = halt(vm).script.replace("/var/lib/baal/", &format!("{}/", at("state").display()));
+        let script = script.replace("/run/", &format!("{}/", at("run").display()));
+        let script = script.replace("/etc/systemd/system/", &format!("{}/", at("units").display()));
+        // In systemd's place: what it is asked for.
+        run(&format!("systemctl() {{ echo \"$*\"; }}\n{script}"))
+    };
+    assert_eq!(halted(ONE), (Some(0), String::new()), "nothing was ever installed there");
+    fs::write(at("units/baal-agent.service"), "").expect("writes");
+    let asked = (Some(0), "disable --quiet --now baal-agent.service\n".to_owned());
+    assert_eq!(halted(ONE), asked);
+    fs::write(at("state/vm"), format!("{ONE}\n")).expect("writes");
+    assert_eq!(halted(ONE), asked);
+    assert_eq!(halted(TWO), (Some(78), String::new()));
 }

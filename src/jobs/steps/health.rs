@@ -90,10 +90,12 @@ async fn locally(turn: &Turn<'_>, agent: &Agent, vm: &Vm, place: LocalVm) -> Res
 /// Whether the agent answers at `url`, and which protocol it speaks.
 async fn ask(app: &App, agent: &Agent, url: &str) -> anyhow::Result<i32> {
     let secret = agent.secret(&app.config.vault)?;
+    // Whatever has a machine of ours; the others have no jobs.
+    let http = app.agents_http.of(false);
     let asked = async {
-        let health = app.agents_http.get(format!("{url}/health")).send().await?.error_for_status()?;
+        let health = http.get(&format!("{url}/health"))?.send().await?.error_for_status()?;
         ensure!(read_json::<Health>(health).await?.status == "ok", "it says that it is not well");
-        let version = app.agents_http.get(format!("{url}/version")).bearer_auth(secret.expose_secret()).send().await?;
+        let version = http.get(&format!("{url}/version"))?.bearer_auth(secret.expose_secret()).send().await?;
         if version.status() == StatusCode::NOT_FOUND {
             return Ok(1);
         }

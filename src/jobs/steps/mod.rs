@@ -1,6 +1,7 @@
 //! What each step does to the world, outside any transaction. Each looks first, so that it can be done again.
 
 mod create;
+mod halt;
 mod health;
 mod install;
 mod local;
@@ -59,9 +60,12 @@ pub async fn perform(turn: &Turn<'_>) -> Result<Done, JobError> {
         Step::Install => install::install(turn).await,
         Step::Start => local::start(turn).await,
         Step::Health => health::health(turn).await,
+        Step::Halt => halt::halt(turn).await,
         Step::Stop => remove::stop(turn).await,
         Step::Remove => remove::remove(turn).await,
-        Step::Place | Step::Finish | Step::Store | Step::End => Ok(turn.to(turn.job.step, Effect::Nothing)),
+        Step::Place | Step::Finish | Step::Rest | Step::Store | Step::End => {
+            Ok(turn.to(turn.job.step, Effect::Nothing))
+        }
     }
 }
 

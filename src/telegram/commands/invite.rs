@@ -26,7 +26,7 @@ pub(super) async fn admits(handler: &mut Handler<'_>, speaker: &Speaker) -> sqlx
             handler.say(place, texts::ask_for_code()).await?;
             Ok(false)
         }
-        Err(closed @ Closed::OperatorsOnly) => {
+        Err(closed) => {
             handler.say(place, texts::refused(&closed)).await?;
             Ok(false)
         }
@@ -58,8 +58,8 @@ pub(super) async fn redeem(handler: &mut Handler<'_>, speaker: &Speaker, code: &
     match invites::may_create(config, speaker.user.id, speaker.conversation.account.invited) {
         // The code stays good for somebody who needs it.
         Ok(()) => return handler.say(place, texts::no_invitation_needed()).await,
-        Err(closed @ Closed::OperatorsOnly) => return handler.say(place, texts::refused(&closed)).await,
         Err(Closed::InvitationNeeded) => {}
+        Err(closed) => return handler.say(place, texts::refused(&closed)).await,
     }
     if !invites::redeem(handler.conn, speaker.user.id, code).await? {
         return handler.say(place, texts::bad_code(false)).await;

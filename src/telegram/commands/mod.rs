@@ -3,6 +3,7 @@
 
 mod account;
 mod agents;
+mod blocked;
 mod chat;
 mod command;
 mod create;
@@ -172,6 +173,10 @@ async fn on_message(handler: &mut Handler<'_>, message: &Message) -> Handled {
         // Before anything else has a say: it must not stay there.
         account::delete(handler, speaker.place, message).await?;
     }
+    // Before the limit of the minute, which has words of its own.
+    if blocked::shuts_out(&speaker, command.as_ref()) {
+        return blocked::tell(handler, &speaker).await;
+    }
     if flood::is_over(handler, &speaker) {
         if !command.as_ref().is_some_and(Command::always_works) {
             return flood::tell(handler, &speaker).await;
@@ -204,10 +209,10 @@ async fn on_edit(handler: &mut Handler<'_>, message: &Message) -> Handled {
         };
     };
     if holds_key {
-        handler.silent = flood::is_over(handler, &speaker);
+        handler.silent = flood::is_over(handler, &speaker) || speaker.conversation.account.blocked;
         return account::key_in_edit(handler, &speaker, message).await;
     }
-    if speaker.conversation.account.being_forgotten {
+    if speaker.conversation.account.being_forgotten || speaker.conversation.account.blocked {
         return Ok(());
     }
     if flood::is_over(handler, &speaker) {
@@ -314,6 +319,8 @@ async fn on_press(handler: &mut Handler<'_>, query: &CallbackQuery) -> Handled {
             let speaker = Speaker { place, user, conversation };
             if speaker.conversation.account.being_forgotten {
                 Some(texts::BEING_FORGOTTEN)
+            } else if blocked::shuts_out_press(&speaker, &press) {
+                Some(texts::BLOCKED)
             } else if flood::is_over(handler, &speaker) && !matches!(press, Press::StopTurn(_)) {
                 Some(flood::on_press(handler, &speaker).await?)
             } else {

@@ -121,6 +121,7 @@ async fn ask(
         Access::Visitor(visit) => Some(visit),
         Access::Owner | Access::Refused(_) => None,
     };
+    let free_limit = speaker.conversation.account.daily_messages.unwrap_or(config.free_tier_daily_messages);
     let turn = NewTurn {
         place,
         agent_id: agent.id,
@@ -132,7 +133,7 @@ async fn ask(
         edit_of: asking.edit_of,
         album: asking.album,
         wait: asking.wait,
-        free_limit: agent.free.then_some(config.free_tier_daily_messages),
+        free_limit: agent.free.then_some(free_limit),
         per_day: visit.and_then(|visit| visit.per_day),
     };
     let refused = match queue::enqueue(handler.conn, &config.vault, &turn).await? {
@@ -140,7 +141,7 @@ async fn ask(
             handler.wake(Queue::Turns);
             return Ok(true);
         }
-        Enqueued::FreeUsedUp => texts::limit_reached(config.free_tier_daily_messages, clock::now(handler.conn).await?),
+        Enqueued::FreeUsedUp => texts::limit_reached(free_limit, clock::now(handler.conn).await?),
         Enqueued::LinkUsedUp => {
             texts::link_limit_reached(&agent.name, turn.per_day.unwrap_or_default(), clock::now(handler.conn).await?)
         }

@@ -133,6 +133,7 @@ pub(super) async fn on_press(
 async fn edit(handler: &mut Handler<'_>, speaker: &Speaker, id: i64) -> Handled {
     let place = speaker.place;
     let message = match service::get_owned(handler.conn, speaker.user.id, id).await {
+        Ok(agent) if agent.external => texts::changed_elsewhere(&agent),
         Ok(agent) => {
             let dialogue = Dialogue::Soul { agent_id: id };
             let dialogue_id = handler.begin(speaker, &dialogue).await?;

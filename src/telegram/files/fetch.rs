@@ -48,7 +48,7 @@ pub(super) async fn from_agent(app: &App, agent_id: i64, path: &str) -> Result<F
 }
 
 async fn client(app: &App, agent_id: i64) -> Result<AgentClient, FileError> {
-    let row = sqlx::query("select status, url, secret from agents where id = $1")
+    let row = sqlx::query("select status, url, external, secret from agents where id = $1")
         .bind(agent_id)
         .fetch_optional(&app.db)
         .await
@@ -61,7 +61,7 @@ async fn client(app: &App, agent_id: i64) -> Result<AgentClient, FileError> {
         (_, Some(url)) => {
             let secret = app.config.vault.decrypt_text(row.get("secret"));
             let secret = secret.map_err(|error| FileError::Trouble(error.to_string()))?;
-            Ok(AgentClient::new(app.agents_http.clone(), &url, secret))
+            Ok(AgentClient::new(app.agents_http.of(row.get("external")), &url, secret))
         }
     }
 }
@@ -76,6 +76,7 @@ fn of_agent(error: AgentError) -> FileError {
         AgentError::Refused(400 | 403 | 404 | 410) | AgentError::UnknownTurn => FileError::Gone,
         AgentError::NotRunning(_) => FileError::AgentGone,
         AgentError::Refused(_)
+        | AgentError::Barred(_)
         | AgentError::Unreachable(_)
         | AgentError::Broken(_)
         | AgentError::Unwell(_)

@@ -62,6 +62,8 @@ pub struct Claimed {
     pub losses: i32,
     /// Whether it has been tried for so long that nobody waits any more.
     pub stale: bool,
+    /// What led to it, for [`follow`](crate::trace::follow).
+    pub trace_context: Option<String>,
 }
 
 /// Calls that are claimed apart: a file takes as long as an agent, its machine and Telegram please.
@@ -103,7 +105,7 @@ macro_rules! claim {
             " limit $3 for update of o skip locked)
              update outbox q set claimed_by = $1, attempt = q.attempt + 1 where q.id = any(array(select c.id from c))
              returning q.id, q.chat_id, q.method, q.payload::text as payload, q.file, q.edits, q.kind, q.attempt, q.failures,
-                       now() as claimed_at, q.losses, q.created_at < now() - interval '1 day' as stale,
+                       now() as claimed_at, q.losses, q.trace_context, q.created_at < now() - interval '1 day' as stale,
                        exists (select from conversations c where c.bot_id = q.bot_id and c.chat_id = q.chat_id
                                                              and c.unreachable_at is not null) as unreachable,
                        (select t.message_id from outbox t where t.id = q.edits) as target"
@@ -160,6 +162,7 @@ pub async fn claim(
             claimed_at: row.get("claimed_at"),
             losses: row.get("losses"),
             stale: row.get("stale"),
+            trace_context: row.get("trace_context"),
         })
         .collect())
 }

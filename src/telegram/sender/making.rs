@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use serde_json::value::RawValue;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument as _, debug, error, info, warn};
 
 use super::{Again, Sending};
 use crate::slots::bounded;
@@ -15,6 +15,7 @@ use crate::telegram::outbox::{self, Claimed, FileSource, Kind};
 use crate::telegram::reach;
 use crate::telegram::texts;
 use crate::telegram::verdict::{Verdict, judge, sends};
+use crate::trace;
 use crate::wake::Queue;
 
 /// Lost answers after which a message is not sent again: each may be one more of the same in the chat.
@@ -30,7 +31,8 @@ const TOO_SLOW: &str = "sending the file took too long";
 
 /// Makes a call; should that panic, nobody knows how far it came.
 pub(super) async fn make_or_hand_back(sending: Sending, call: Claimed) {
-    let making = AssertUnwindSafe(make(sending.clone(), call.clone())).catch_unwind();
+    let span = trace::sending(call.id, &call.method, call.trace_context.as_deref());
+    let making = AssertUnwindSafe(make(sending.clone(), call.clone())).catch_unwind().instrument(span);
     if making.await.is_err() {
         error!(outbox.id = call.id, call.method, "making a call to Telegram panicked");
         let again = Again {
@@ -63,7 +65,7 @@ async fn make(sending: Sending, mut call: Claimed) {
             return sending.hand_back(&call, "this replica could not beat", Again::later(Duration::ZERO)).await;
         }
         if let Some(wait) = app.holds.wait(call.chat_id) {
-            return sending.hand_back(&call, "Telegram wanted us to wait", Again::later(wait)).await;
+            return sending.hand_back(&call, outbox::HELD, Again::later(wait)).await;
         }
         let answer = match &file {
             Some((file, _)) => sending.upload(&call.method, &body, file).await,
@@ -128,7 +130,7 @@ async fn make(sending: Sending, mut call: Claimed) {
             Verdict::Wait(wait) => {
                 debug!(chat.id = call.chat_id, ?wait, "Telegram wants this chat to wait");
                 app.holds.flood(call.chat_id, wait);
-                return sending.hand_back(&call, "Telegram wanted us to wait", Again::later(wait)).await;
+                return sending.hand_back(&call, outbox::HELD, Again::later(wait)).await;
             }
             Verdict::Retry(why) | Verdict::Uncertain(why) if call.stale => {
                 error!(outbox.id = call.id, why, "a call failed for a day and is given up");
@@ -202,7 +204,7 @@ impl Sending {
     async fn fetch(&self, call: &mut Claimed, source: &FileSource) -> Option<File> {
         let Self { app, replica, .. } = self;
         if let Some(wait) = app.holds.wait(call.chat_id) {
-            self.hand_back(call, "Telegram wanted us to wait", Again::later(wait)).await;
+            self.hand_back(call, outbox::HELD, Again::later(wait)).await;
             return None;
         }
         let fetched = tokio::select! {

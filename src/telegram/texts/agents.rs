@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use teloxide_core::types::InlineKeyboardButton;
 
-use super::{BEGIN_ANEW, Message, PERSONALITY, REPAIR, deployment, excerpt, no_agents, span, visibility, which};
+use super::{
+    BEGIN_ANEW, LEFT_ALONE, Message, PERSONALITY, REPAIR, deployment, excerpt, no_agents, span, visibility, which,
+};
 use crate::agents::model::{Agent, Status};
 use crate::agents::service::Slots;
 use crate::agents::standing::Standing;
@@ -76,6 +78,9 @@ pub fn card(agent: &Agent, standing: &Standing, link: Option<&str>, models: &Mod
     for line in details(agent, standing, 300) {
         text = text.then("\n").then(line);
     }
+    if agent.external {
+        text = text.then("\nRuns elsewhere: it is looked after there, not by this bot");
+    }
     let (open_to, _) = visibility(agent.visibility);
     text = text.then(format!("\nVersion: {}\nModel: {model}\nSharing: {open_to}", version(agent, standing)));
     if let Some(link) = link.filter(|_| agent.status != Status::Deleting) {
@@ -85,6 +90,10 @@ pub fn card(agent: &Agent, standing: &Standing, link: Option<&str>, models: &Mod
     let mut buttons = Buttons::new();
     let (id, remove) = (agent.id, Press::Delete(agent.id).button("🗑 Delete"));
     match agent.status {
+        Status::Running if agent.external => {
+            buttons.push(vec![Press::Chat(id).button("💬 Chat"), remove]);
+            buttons.push(vec![share(id)]);
+        }
         Status::Running => {
             buttons.push(vec![Press::Chat(id).button("💬 Chat"), remove]);
             buttons.push(vec![personality(id), share(id)]);
@@ -97,7 +106,7 @@ pub fn card(agent: &Agent, standing: &Standing, link: Option<&str>, models: &Mod
             }
             buttons.push(vec![personality(id), share(id)]);
         }
-        Status::Provisioning => {
+        Status::Provisioning | Status::Stopped => {
             buttons.push(vec![personality(id), share(id)]);
             buttons.push(vec![remove]);
         }
@@ -125,10 +134,13 @@ pub fn delete_really(agent: &Agent) -> Message {
     if agent.status == Status::Deleting {
         return being_deleted(agent);
     }
-    let text = Text::plain("Delete ")
-        .then_bold(&agent.name)
-        .then(format!(" (no. {})", agent.id))
-        .then("? Its conversations and everything it remembers will be gone for good, for everyone who talks to it.");
+    let text =
+        Text::plain("Delete ").then_bold(&agent.name).then(format!(" (no. {})", agent.id)).then(match agent.external {
+            true => LEFT_ALONE,
+            false => {
+                "? Its conversations and everything it remembers will be gone for good, for everyone who talks to it."
+            }
+        });
     (
         text.done(),
         vec![vec![
@@ -138,9 +150,13 @@ pub fn delete_really(agent: &Agent) -> Message {
     )
 }
 
-/// Deletion has begun.
+/// Deletion has begun, or is done at once.
 pub fn deleting(agent: &Agent) -> Message {
-    let text = Text::plain("🗑 ").then_bold(&agent.name).then(" is being deleted.");
+    let done = match agent.status {
+        Status::Deleted => " is deleted here. It runs on where it is.",
+        _ => " is being deleted.",
+    };
+    let text = Text::plain("🗑 ").then_bold(&agent.name).then(done);
     (text.done(), vec![vec![Press::List.button("🗂 My agents")]])
 }
 
@@ -195,6 +211,7 @@ pub(super) fn light(agent: &Agent, standing: &Standing) -> &'static str {
         Status::Running if standing.unwell_for.is_some() => "🟠",
         Status::Running => "🟢",
         Status::Provisioning => "🟡",
+        Status::Stopped => "⏹",
         Status::Failed => "🔴",
         Status::Deleting | Status::Deleted => "⚫️",
     }

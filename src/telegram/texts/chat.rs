@@ -125,11 +125,15 @@ pub fn used_up_meanwhile(name: &str, limit: i32) -> String {
 }
 
 /// The agent is of a version that would give a visitor tools whom its owner gave none, as Markdown.
-pub fn cannot_withhold_tools(name: &str) -> String {
+pub fn cannot_withhold_tools(name: &str, external: bool) -> String {
     format!(
-        "{} runs an older version that can't keep its tools from visitors, so your message wasn't passed on. Its owner can \
-         update it with /update.",
-        plain(name)
+        "{} runs an older version that can't keep its tools from visitors, so your message wasn't passed on. {}",
+        plain(name),
+        if external {
+            "Its owner can let visitors use them under /share."
+        } else {
+            "Its owner can update it with /update."
+        }
     )
 }
 
@@ -139,6 +143,12 @@ pub fn agent_trouble(error: &AgentError, turn: &Claimed) -> String {
     let owner = turn.role == Role::Owner;
     match error {
         AgentError::NotRunning(status) => agent_not_running(name, status),
+        AgentError::Refused(401 | 403) if turn.agent_external => super::refuses_elsewhere(name),
+        AgentError::Barred(_) | AgentError::Unreachable(_) | AgentError::Broken(_) | AgentError::Unwell(_)
+            if turn.agent_external =>
+        {
+            super::silent_elsewhere(name)
+        }
         AgentError::Refused(401 | 403) if owner => {
             format!("{name} doesn't accept this bot any more. Repair it, and it will know this bot again.")
         }

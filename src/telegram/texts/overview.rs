@@ -69,7 +69,10 @@ pub fn pool(overview: &Overview, funds: Option<&Funds>, config: &Config, now: Da
     };
     let mut text = Text::bold("🏊 The pool").then(format!(" on {cloud}")).then(as_of(now));
     text = text.then(match config.pool_enabled && config.cloud != CloudKind::Local {
-        true => format!("\n\nKept ready: {} to {}", config.pool_min_size, config.pool_max_size),
+        true => {
+            let (min, max) = overview.size.of(config);
+            format!("\n\nKept ready: {min} to {max}")
+        }
         false => "\n\nNo machines are kept ready.".into(),
     });
     text = text.then(format!(

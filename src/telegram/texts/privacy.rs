@@ -26,10 +26,10 @@ pub fn privacy() -> Message {
         .then("it away from your agents.\n\n")
         .then_bold("Who sees what")
         .then(": whoever owns an agent that you talk to sees your name, your user name, when you were there and how many messages you sent it, not what they say. ")
-        .then("Whoever runs this bot runs the machines. Logs hold numbers, no words.\n\n")
+        .then("Whoever runs this bot runs the machines, and sees your account, your agents with their personalities and how much they are used. Logs hold numbers, no words.\n\n")
         .then_bold("/forgetme")
         .then(" deletes all of this here, your agents with their machines, and your conversations with agents of others. Three numbers stay a \
-             while: how many messages you sent today, that somebody blocked or refused you, and that updates were handled. What you see in this chat is kept by Telegram: delete the chat to remove it.");
+             while: how many messages you sent today, that somebody blocked, refused or limited you, and that updates were handled. What you see in this chat is kept by Telegram: delete the chat to remove it.");
     (text.done(), vec![vec![Press::Account(AccountPress::AskForget).button("🧹 Forget me")]])
 }
 

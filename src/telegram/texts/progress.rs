@@ -63,6 +63,7 @@ pub fn progress(agent: &Agent, scene: &Scene, details: Option<&Details>) -> Mess
             );
             (say("↩️ ", &body), chat_or_manage())
         }
+        Scene::Started => (say("▶️ ", " was started and runs, with everything that it knew."), chat_or_manage()),
         Scene::Repaired { memory_lost: false } => {
             (say("✅ ", " is repaired and runs, with everything that it knew."), chat_or_manage())
         }
@@ -80,15 +81,23 @@ pub fn progress(agent: &Agent, scene: &Scene, details: Option<&Details>) -> Mess
             (say("❌ ", &body), vec![vec![retry(), delete()]])
         }
         Scene::GivenUp { kind, step, cause, reason, left } => {
-            let what = if *kind == Kind::Redeploy { "updated" } else { "repaired" };
+            let what = match kind {
+                Kind::Redeploy => "updated",
+                Kind::Start => "started",
+                _ => "repaired",
+            };
             let (left, buttons) = match left {
                 Left::AsBefore => {
                     ("It was left as it was before. If it does not answer, repair it.", vec![repair(), delete()])
                 }
                 Left::Unknown => (
-                    "It may run as before, as you wanted it, or not at all: its machine went out of reach in the middle. \
+                    "It may run as before, as you wanted it, or not at all: the change broke off in the middle. \
                      What it remembers was left alone. Repairing it puts it in order.",
                     vec![repair(), delete()],
+                ),
+                Left::Stopped => (
+                    "It stays stopped, with everything that it knew. The people who run this bot can start it.",
+                    vec![delete()],
                 ),
                 Left::Memory => (
                     "It does not run now. Its machine is kept, with what it remembers, so you can try to repair it \
@@ -101,7 +110,7 @@ pub fn progress(agent: &Agent, scene: &Scene, details: Option<&Details>) -> Mess
                     vec![retry(), delete()],
                 ),
             };
-            let body = format!(" could not be {what}: {reason}.{}\n\n{left}", why(Some(*cause), Some(*step)));
+            let body = format!(" could not be {what}: {reason}.{}\n\n{left}", why(*cause, Some(*step)));
             (say("❌ ", &body), vec![buttons])
         }
         Scene::Deleted => (say("🗑 ", " was deleted."), vec![vec![Press::List.button("🗂 My agents")]]),
@@ -202,6 +211,8 @@ fn doing(kind: Kind) -> &'static str {
     match kind {
         Kind::Redeploy => "being updated",
         Kind::Repair => "being repaired",
+        Kind::Stop => "being stopped",
+        Kind::Start => "being started",
         Kind::Deprovision | Kind::Retire => "being removed",
         Kind::Provision | Kind::Prepare => "being set up",
     }
@@ -218,6 +229,8 @@ fn label(step: Step) -> &'static str {
         Step::Health => "Wait until it answers",
         Step::Finish => "Open it for you",
         Step::Store => "Keep it ready",
+        Step::Halt => "Stop it for now",
+        Step::Rest => "Keep it stopped",
         Step::Stop => "Stop it",
         Step::Remove => "Remove it",
         Step::End => "Forget it",

@@ -1,6 +1,6 @@
 //! Personalities: reading, changing, and going back.
 
-use super::{Message, REPAIR, being_deleted, manage, which};
+use super::{Message, REPAIR, being_deleted, changed_elsewhere, manage, which};
 use crate::agents::model::{Agent, Status};
 use crate::agents::service::{Changed, TakenUp};
 use crate::telegram::callback::{Press, SoulPress};
@@ -32,6 +32,10 @@ pub fn soul(agent: &Agent, earlier: Option<i32>) -> Vec<Message> {
     let mut messages: Vec<Message> = split(text.done(), QUOTED).into_iter().map(|part| (part, vec![])).collect();
     if agent.status == Status::Deleting {
         messages.push(being_deleted(agent));
+        return messages;
+    }
+    if agent.external {
+        messages.push(changed_elsewhere(agent));
         return messages;
     }
     let change = format!("To change it, press the button, or send /soul {} and the new words.", agent.id);
@@ -91,8 +95,12 @@ pub fn soul_undone(changed: &Changed) -> Message {
 fn taken_up(text: Text, changed: &Changed) -> (Text, Buttons) {
     match &changed.taken_up {
         TakenUp::ByNewJob => (text.then(" and is being put in place. What you talked about is kept."), vec![]),
+        TakenUp::AtOnce => (text.then("."), vec![]),
         TakenUp::ByLiveJob(doing) => {
             (text.then(format!(". The agent is {doing}; the new personality comes right with that.")), vec![])
+        }
+        TakenUp::ByStart => {
+            (text.then(". The agent is stopped, though: it gets it as soon as it is started again."), vec![])
         }
         TakenUp::ByRepair => {
             let id = changed.agent.id;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Message, being_deleted, excerpt, no_agents};
+use super::{Message, being_deleted, excerpt, no_agents, unwell_elsewhere};
 use crate::agents::model::{Agent, Status};
 use crate::agents::service::{Changed, TakenUp};
 use crate::agents::standing::{Deployment, step_words};
@@ -42,6 +42,8 @@ pub fn deployment(last: &Deployment, agent: &Agent, reason: usize) -> String {
         "provision" => ("Set up", "Setting it up"),
         "redeploy" => ("Updated", "Updating it"),
         "repair" => ("Repaired", "Repairing it"),
+        "stop" => ("Stopped", "Stopping it"),
+        "start" => ("Started", "Starting it"),
         _ => ("Worked at", "Working at it"),
     };
     let when = ago(last.ago);
@@ -73,6 +75,7 @@ pub fn deployment(last: &Deployment, agent: &Agent, reason: usize) -> String {
 
 /// `/update` alone.
 pub fn update_which(agents: &[Agent]) -> Message {
+    let agents = &of_ours(agents);
     let words = "⬆️ Which agent is to get the newest program? What it remembers is kept. If the new program doesn't work, the \
                  agent goes back to the one it had.";
     which(words, agents, "⬆️", Press::Update)
@@ -80,11 +83,16 @@ pub fn update_which(agents: &[Agent]) -> Message {
 
 /// `/repair` alone.
 pub fn repair_which(agents: &[Agent]) -> Message {
+    let agents = &of_ours(agents);
     let words = format!(
         "🔧 Which agent is to be repaired?\n\n{WHAT_REPAIR_DOES} To begin anew without being asked, type the agent's number \
          and a word: /repair 5 new"
     );
     which(&words, agents, "🔧", Press::Repair)
+}
+
+fn of_ours(agents: &[Agent]) -> Vec<Agent> {
+    agents.iter().filter(|agent| !agent.external).cloned().collect()
 }
 
 /// Which agent it is about: a question with a button for each.
@@ -162,6 +170,9 @@ pub(super) fn manage(agent: &Agent) -> Buttons {
 
 /// For its owner, unasked: it doesn't answer.
 pub fn unwell(agent: &Agent) -> Message {
+    if agent.external {
+        return unwell_elsewhere(agent);
+    }
     let text = Text::plain("🩺 ").then_bold(&agent.name).then(format!(
         " (no. {}) hasn't answered for a while. It may come back by itself; you will be told. If you don't want to wait, \
          let it be repaired.",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baal_protocol::{AcknowledgePending, PendingMessages};
-use reqwest::{RequestBuilder, Response, Url};
+use reqwest::{Method, RequestBuilder, Response, Url};
 use uuid::Uuid;
 
 use super::{AgentClient, AgentError, FIRST_BYTE, describe};
@@ -18,17 +18,16 @@ impl AgentClient {
         let base = Url::parse(&format!("{}/files", self.base));
         let base = base.map_err(|error| AgentError::Unreachable(error.to_string()))?;
         let url = below(base, path).ok_or(AgentError::Refused(403))?;
-        self.answer(self.http.get(url), FIRST_BYTE).await
+        self.answer(self.http.get(url.as_str())?, FIRST_BYTE).await
     }
 
     /// `GET /pending`: with `after` what has a greater id, held open for `wait` until there is something; without it, as the
     /// base protocol knows it, everything, which the agent forgets.
     pub async fn pending(&self, after: Option<i64>, wait: Duration) -> Result<PendingMessages, AgentError> {
-        let url = format!("{}/pending", self.base);
-        let request = match after {
-            Some(after) => self.http.get(url).query(&[("after", after), ("wait", wait.as_secs() as i64)]),
-            None => self.http.get(url),
-        };
+        let mut request = self.request(Method::GET, "/pending")?;
+        if let Some(after) = after {
+            request = request.query(&[("after", after), ("wait", wait.as_secs() as i64)]);
+        }
         let read = async {
             let mut response = self.answer(request, wait + FIRST_BYTE).await?;
             let mut body = Vec::new();
@@ -49,7 +48,7 @@ impl AgentClient {
     /// now has nothing to forget.
     pub async fn acknowledge(&self, up_to: i64, database_id: Option<Uuid>) -> Result<(), AgentError> {
         let body = AcknowledgePending { up_to, database_id };
-        match self.answer(self.http.post(format!("{}/pending/ack", self.base)).json(&body), FIRST_BYTE).await {
+        match self.answer(self.request(Method::POST, "/pending/ack")?.json(&body), FIRST_BYTE).await {
             Ok(_) | Err(AgentError::Refused(409)) => Ok(()),
             Err(error) => Err(error),
         }

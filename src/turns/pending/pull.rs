@@ -101,7 +101,7 @@ async fn round(
         warn!("the agent's secret cannot be decrypted with this BOT_ENCRYPTION_KEY");
         return Ok(Next::Later(SWEEP));
     };
-    let client = AgentClient::new(app.agents_http.clone(), &agent.url, secret);
+    let client = AgentClient::new(app.agents_http.of(agent.external), &agent.url, secret);
     let remembers = speaks(agent.protocol, REMEMBERS);
     // The mark of one that forgot what it told until it was updated is no id.
     if remembers && first && agent.after > 0 && agent.database.is_some() {
@@ -134,7 +134,7 @@ async fn round(
 
 fn trouble(error: &AgentError) -> Next {
     match error {
-        AgentError::Refused(_) => {
+        AgentError::Refused(_) | AgentError::Barred(_) => {
             info!(%error, "the agent does not tell what it says unasked");
             Next::Later(SWEEP)
         }

@@ -36,6 +36,8 @@ pub struct Agent {
     pub chat_id: i64,
     /// Its base URL.
     pub url: String,
+    /// Whether it runs elsewhere.
+    pub external: bool,
     /// Fernet token of its bearer secret.
     pub secret: Vec<u8>,
     /// Version of the protocol that it speaks.
@@ -78,7 +80,7 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
 /// The agent as it stands now; `None`: the claim is lost, or the agent does not run.
 pub async fn current(db: &PgPool, replica: i64, key: Key) -> sqlx::Result<Option<Agent>> {
     let row = sqlx::query(
-        "select id, name, owner_id, visibility, bot_id, chat_id, url, secret, protocol, pending_after, pending_database
+        "select id, name, owner_id, visibility, bot_id, chat_id, url, external, secret, protocol, pending_after, pending_database
            from agents where id = $1 and pull_claimed_by = $2 and pull_attempt = $3 and status = 'running' and url is not null",
     )
     .bind(key.id)
@@ -95,6 +97,7 @@ pub async fn current(db: &PgPool, replica: i64, key: Key) -> sqlx::Result<Option
         bot_id: row.get("bot_id"),
         chat_id: row.get("chat_id"),
         url: row.get("url"),
+        external: row.get("external"),
         secret: row.get("secret"),
         protocol: row.get("protocol"),
         after: row.get("pending_after"),
@@ -191,7 +194,7 @@ pub async fn recipients(
 ) -> sqlx::Result<HashMap<i64, Recipient>> {
     let rows = sqlx::query(concat!(
         "select c.chat_id, k.agent_id is distinct from $1 as elsewhere, k.unreachable_at is not null as unreachable,
-                u.forgetting_since is not null as being_forgotten,
+                u.forgetting_since is not null or u.blocked_at is not null as shut_out,
                 exists (select from turns t where t.bot_id = $2 and t.chat_id = c.chat_id and t.agent_id = $1
                                                    and t.kind = 'message') as talked,
                 (select count(*) from (select from outbox o where o.bot_id = $2 and o.chat_id = c.chat_id and not o.done
@@ -223,7 +226,7 @@ pub async fn recipients(
             unreachable: row.get("unreachable"),
             full: row.get::<i64, _>("waiting") >= MOST_WAITING,
         };
-        (may && !row.get::<bool, _>("being_forgotten")).then_some((chat, recipient))
+        (may && !row.get::<bool, _>("shut_out")).then_some((chat, recipient))
     });
     Ok(allowed.collect())
 }

@@ -1,6 +1,7 @@
 //! Everything that a test of the whole program needs: a database of its own, simulators, and one or more `baal serve`,
 //! all on free ports, all gone when the test ends.
 
+mod browser;
 mod cluster;
 mod ports;
 mod program;
@@ -18,6 +19,8 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tempfile::TempDir;
 
+#[allow(unused_imports, reason = "only some tests look at pages")]
+pub use browser::Browser;
 pub use cluster::database;
 pub use ports::free_port;
 pub use program::Baal;
@@ -92,6 +95,8 @@ impl Builder {
                 ("TELEGRAM_BOT_TOKEN".into(), simulator.bot_token().to_owned()),
                 ("TELEGRAM_API_URL".into(), simulator.telegram.clone()),
                 ("TELEGRAM_WEBHOOK_SECRET".into(), "test-webhook-secret".into()),
+                ("ADMIN_TOKEN".into(), "test-admin-token-of-more-than-32-characters".into()),
+                ("ADMIN_RATE_PER_MINUTE".into(), "100000".into()),
                 // Telegram knows one address; the first replica takes all updates in.
                 ("PUBLIC_URL".into(), format!("http://127.0.0.1:{}", ports[0])),
                 ("LISTEN_ADDR".into(), format!("127.0.0.1:{}", ports[index])),
@@ -238,7 +243,7 @@ impl Stack {
         lines.filter(|line| line.contains(" ERROR ") || line.contains("panicked at")).collect()
     }
 
-    fn logs(&self) -> Vec<PathBuf> {
+    pub fn logs(&self) -> Vec<PathBuf> {
         let mut logs: Vec<PathBuf> = std::fs::read_dir(self.dir.path())
             .into_iter()
             .flatten()

@@ -187,6 +187,8 @@ impl<'a> Transcript<'a> {
         let mut step = Map::from_iter([("act".to_owned(), Value::from(what))]);
         let sent: Vec<Value> = sent.into_iter().map(|message| named(&mut self.names, message)).collect();
         let edited: Vec<Value> = edited.into_iter().map(|message| named(&mut self.names, message)).collect();
+        // Answers to presses don't queue: which of two comes first means nothing.
+        answers.sort_by_key(|answer| answer["text"].as_str().map(str::to_owned));
         let parts = [("answers", answers), ("sent", sent), ("edited", edited), ("other", other)];
         step.extend(
             parts.into_iter().filter(|(_, part)| !part.is_empty()).map(|(name, part)| (name.into(), part.into())),

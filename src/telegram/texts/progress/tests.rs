@@ -61,7 +61,7 @@ fn a_repair_says_whether_memory_was_lost_and_a_failure_where_it_failed() {
 #[test]
 fn whoever_gives_up_says_what_is_left_and_what_can_be_done() {
     let given_up = |left| {
-        let (reason, cause) = ("its machine does not let us in".to_owned(), Cause::Ssh);
+        let (reason, cause) = ("its machine does not let us in".to_owned(), Some(Cause::Ssh));
         let scene = Scene::GivenUp { kind: Kind::Redeploy, step: Step::Install, cause, reason, left };
         (text(scene.clone()), presses(scene))
     };

@@ -1,14 +1,17 @@
-//! Addresses on the internet, told from those of our own network: compute nodes name addresses, and names that may lead there.
+//! Addresses on the internet, told from those of our own network: compute nodes, and agents that run elsewhere, are reached by
+//! names and addresses that others chose.
 
+use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// Where Azure's hosts answer their own machines, though it looks public.
 const AZURE: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
 /// Whether this is an address on the internet rather than on this machine or in its network.
-pub(super) fn is_public(ip: IpAddr) -> bool {
+pub fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
             let [a, b, ..] = ip.octets();
@@ -27,9 +30,33 @@ pub(super) fn is_public(ip: IpAddr) -> bool {
     }
 }
 
+/// The address within a URL, which is not looked up: none where a name stands there.
+pub fn literal(url: &Url) -> Option<IpAddr> {
+    url.host_str()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+/// A name that leads to this machine or its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its name leads to no address on the internet")]
+pub struct NotOnInternet;
+
+impl NotOnInternet {
+    /// Whether that is why a request failed.
+    pub fn is_behind(error: &(dyn Error + 'static)) -> bool {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if error.is::<Self>() {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
 /// Looks names up as the system does, and leaves out addresses that are not on the internet: a public name may lead to a
 /// private address, and to another one every time that it is asked for.
-pub(super) struct Public;
+pub struct Public;
 
 impl Resolve for Public {
     fn resolve(&self, name: Name) -> Resolving {
@@ -37,7 +64,7 @@ impl Resolve for Public {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let public: Vec<SocketAddr> = found.filter(|address| is_public(address.ip())).collect();
             if public.is_empty() {
-                return Err("its name leads to no address on the internet".into());
+                return Err(NotOnInternet.into());
             }
             Ok(Box::new(public.into_iter()) as Addrs)
         })
@@ -76,6 +103,6 @@ mod tests {
     async fn a_name_that_leads_to_this_machine_is_not_resolved() {
         let found = Public.resolve("localhost".parse().unwrap()).await;
         let error = found.err().expect("no address");
-        assert!(error.to_string().contains("no address on the internet"), "{error}");
+        assert!(NotOnInternet::is_behind(&*error), "{error}");
     }
 }
