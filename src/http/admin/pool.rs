@@ -1,7 +1,6 @@
 //! `/pool`: machines that are kept ready.
 
 use axum::extract::State;
-use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -99,7 +98,7 @@ async fn pool(conn: &mut PgConnection, config: &Config) -> sqlx::Result<Pool> {
 
 fn answer(pool: Pool) -> Response {
     let size = Size { min_size: pool.min_size, max_size: pool.max_size };
-    ([(header::ETAG, etag::of(&size))], axum::Json(pool)).into_response()
+    (etag::tagged(etag::of(&size)), axum::Json(pool)).into_response()
 }
 
 /// See the pool
