@@ -30,7 +30,7 @@ test: ## Run every test
 	cargo build --workspace --all-targets
 	@# Snapshots are compared, not written: `INSTA_UPDATE=always make test` writes them, for the diff to be looked at.
 	rm -rf "$${CARGO_TARGET_DIR:-target}/tmp/requests"
-	INSTA_UPDATE="$${INSTA_UPDATE:-no}" cargo test --workspace
+	INSTA_UPDATE="$${INSTA_UPDATE:-no}" cargo test --workspace --no-fail-fast
 	scripts/judge-requests "$${CARGO_TARGET_DIR:-target}/tmp/requests"
 
 E2E = baal/e2e,baal-e2e/e2e
@@ -39,7 +39,7 @@ e2e: agent ## Install the agent over SSH on fake VMs (containers with systemd), 
 	@# As for `make test`: the tests start programs of other packages, and nothing is to be built twice.
 	cargo build --workspace --all-targets --features $(E2E)
 	crates/e2e/machine/vm ready
-	cargo test --workspace --features $(E2E) --test deploy --test install --test walls -- --nocapture
+	cargo test --workspace --no-fail-fast --features $(E2E) --test deploy --test install --test walls -- --nocapture
 
 e2e-qemu: agent ## Attack it on a real VM with Debian 12's kernel: slow, for releases
 	scripts/bootstrap e2e

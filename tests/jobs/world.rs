@@ -121,22 +121,35 @@ impl World {
         })
     }
 
-    /// Agents: processes whose arguments name our directory, but for those that an agent started itself (a look at its
-    /// walls, for a moment after its start).
+    /// Agents: processes whose arguments name a configuration below our directory, but for copies that an agent made of
+    /// itself, which have its arguments until they become what they are to be.
     pub fn processes(&self) -> Vec<i32> {
-        let all = self.all_processes();
+        let all = self.running(&format!("--config\0{}/", self.agents_dir().display()));
         all.iter().copied().filter(|pid| parent(*pid).is_none_or(|parent| !all.contains(&parent))).collect()
     }
 
+    /// What an agent's start or a call of its tools began included, which ends a moment after its agent does.
     fn all_processes(&self) -> Vec<i32> {
-        let ours = self.agents_dir().display().to_string();
+        self.running(&format!("{}/", self.agents_dir().display()))
+    }
+
+    /// Whose arguments contain this; NUL stands between arguments.
+    fn running(&self, arguments: &str) -> Vec<i32> {
         let pids = std::fs::read_dir("/proc").expect("proc");
         let pids = pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
         pids.filter(|pid| {
             std::fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&format!("{ours}/")))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(arguments))
         })
         .collect()
+    }
+
+    async fn wait_until_empty(&self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.all_processes().is_empty() {
+            assert!(Instant::now() < deadline, "these outlive their agents: {:?}", self.all_processes());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub async fn conn(&self) -> PgConnection {
@@ -260,6 +273,7 @@ impl World {
     pub async fn end(mut self) {
         cloud::local::stop_all(&self.agents_dir()).await.expect("agents stop");
         assert_eq!(self.processes(), Vec::<i32>::new());
+        self.wait_until_empty().await;
         self.app.db.close().await;
         if let Some(postgres) = self.postgres.take() {
             postgres.stop().await.expect("Postgres stops");
