@@ -1,6 +1,6 @@
 # `make` alone lists the targets. CARGO_TARGET_DIR is cargo's own and respected everywhere.
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap build agent demo test e2e e2e-qemu lint generated bench-agent bench-deploy
+.PHONY: help bootstrap build agent image demo test e2e e2e-qemu lint generated bench-agent bench-deploy
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,10 @@ agent: ## Build the agent for VMs: one static file that runs on any Linux of thi
 	echo "$$file: $$((size / 1000)) kB"; \
 	if [ "$$size" -gt 12000000 ]; then echo "make agent: larger than 12 MB; find out why" >&2; exit 1; fi
 
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+image: ## Build the image that docker-compose.yml runs (needs a Docker engine, and nothing else)
+	docker build --build-arg VERSION=$(VERSION) -t baal:$(VERSION) -t baal:latest .
+
 demo: build ## Run everything on this machine and chat with it in the browser; Ctrl-C stops it
 	@# Not `cargo run`, which resolves other features for one package than for all and so would compile again.
 	"$${CARGO_TARGET_DIR:-target}/debug/baal" demo
@@ -34,12 +38,12 @@ test: ## Run every test
 	scripts/judge-requests "$${CARGO_TARGET_DIR:-target}/tmp/requests"
 
 E2E = baal/e2e,baal-e2e/e2e
-e2e: agent ## Install the agent over SSH on fake VMs (containers with systemd), mend it, attack it
+e2e: agent ## Install the agent on fake VMs (containers with systemd), mend it, attack it; run the compose file as a fleet
 	scripts/bootstrap e2e
 	@# As for `make test`: the tests start programs of other packages, and nothing is to be built twice.
 	cargo build --workspace --all-targets --features $(E2E)
-	crates/e2e/machine/vm ready
-	cargo test --workspace --no-fail-fast --features $(E2E) --test deploy --test install --test walls -- --nocapture
+	crates/e2e/machine/fleet ready
+	cargo test --workspace --no-fail-fast --features $(E2E) --test deploy --test compose --test install --test pooler --test walls -- --nocapture
 
 e2e-qemu: agent ## Attack it on a real VM with Debian 12's kernel: slow, for releases
 	scripts/bootstrap e2e

@@ -1,16 +1,14 @@
 //! What every part of the program shares.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use secrecy::ExposeSecret;
 use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::agents::http::AgentsHttp;
 use crate::cloud::aleph::Aleph;
 use crate::config::{CloudKind, Config};
+use crate::database;
 use crate::install::Kit;
 use crate::libertai::LibertAi;
 use crate::ssh;
@@ -68,7 +66,7 @@ impl std::ops::Deref for App {
 impl App {
     /// Prepares the handles; connections to Postgres are opened when first needed.
     pub fn new(config: Config) -> anyhow::Result<Self> {
-        let db = connect_lazily(&config)?;
+        let db = database::connect_lazily(&config)?;
         let telegram = Api::new(&config)?;
         let agents_http = AgentsHttp::new(&config)?;
         let libertai = LibertAi::new(&config.libertai_api_base_url)?;
@@ -101,39 +99,8 @@ impl App {
         })))
     }
 
-    /// Brings the schema up to date, over a connection of its own: changing a large table, or waiting for another replica
-    /// that does, may take longer than any other statement may.
+    /// Brings the schema up to date.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
-        let options: PgConnectOptions = self.config.database_url.expose_secret().parse()?;
-        let own =
-            PgPoolOptions::new().max_connections(1).connect_with(options.application_name("baal migrate")).await?;
-        let migrated = MIGRATIONS.run(&own).await;
-        own.close().await;
-        migrated
+        database::migrate(&self.config).await
     }
 }
-
-/// A pool of connections to Postgres, opened when first needed.
-pub fn connect_lazily(config: &Config) -> anyhow::Result<PgPool> {
-    let options: PgConnectOptions = config.database_url.expose_secret().parse()?;
-    // A process that was frozen in the middle of a transaction must not keep its locks from those that take its work over.
-    let half = format!("{}ms", config.lease.as_millis() / 2);
-    let options = options.application_name("baal").options([
-        ("idle_in_transaction_session_timeout", half.as_str()),
-        ("lock_timeout", "20s"),
-        // Prepared statements keep plans that were made when a table was all but empty; the compiler costs more than
-        // any of these statements.
-        ("enable_seqscan", "off"),
-        ("jit", "off"),
-    ]);
-    Ok(PgPoolOptions::new()
-        .max_connections(config.database_connections)
-        // Asking "are you there?" before each use costs a quarter of the throughput; a dead connection shows as an
-        // error, and every caller tries again.
-        .test_before_acquire(false)
-        .acquire_timeout(Duration::from_secs(10))
-        .connect_lazy_with(options))
-}
-
-/// The schema, as numbered SQL files embedded in the program.
-pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use baal::admin::audit::Change;
 use baal::admin::{self, Caller, audit};
-use baal::app::{self, App};
+use baal::app::App;
 use baal::cloud::aleph::preview;
 use baal::cloud::{hosts, reconcile};
 use baal::config::{self, Config};
@@ -16,7 +16,7 @@ use baal::serve::Parts;
 use baal::telegram::api::TIMEOUT;
 use baal::telegram::setup;
 use baal::vault::Vault;
-use baal::{demo, doctor, http, private_file, serve, telemetry};
+use baal::{backup, database, demo, doctor, health, http, init, private_file, python, rotation, serve, telemetry};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -46,6 +46,9 @@ enum Command {
     },
     /// Only work, without HTTP.
     Worker {
+        /// Leave the database's schema as it is.
+        #[arg(long)]
+        no_migrate: bool,
         #[command(flatten)]
         environment: Environment,
     },
@@ -94,6 +97,41 @@ enum Command {
     Host {
         #[command(subcommand)]
         action: hosts::cli::Action,
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Ask whether the server of this host is ready: for health checks of containers, which have no other program to ask with.
+    Health {
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Ask for what is needed, check it, and write `.env`.
+    Init(init::Options),
+    /// Write everything that the database knows, and the keys that it needs, into one encrypted file.
+    Backup {
+        #[command(flatten)]
+        options: backup::Options,
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Fill an empty database from a backup. Nothing of it is worked at until `baal reconcile --confirm`.
+    Restore {
+        #[command(flatten)]
+        options: backup::RestoreOptions,
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Encrypt everything that is stored under the first of BOT_ENCRYPTION_KEY.
+    RotateKeys {
+        #[command(flatten)]
+        options: rotation::Options,
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Take over users and agents from the Python system's databases.
+    Import {
+        #[command(flatten)]
+        options: python::Options,
         #[command(flatten)]
         environment: Environment,
     },
@@ -170,12 +208,13 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve { no_worker, no_migrate, environment } => {
             serve::run(load(&environment)?, Parts { http: true, workers: !no_worker, migrate: !no_migrate }).await?;
         }
-        Command::Worker { environment } => {
-            serve::run(load(&environment)?, Parts { http: false, workers: true, migrate: true }).await?;
+        Command::Worker { no_migrate, environment } => {
+            serve::run(load(&environment)?, Parts { http: false, workers: true, migrate: !no_migrate }).await?;
         }
         Command::Migrate { environment } => {
             let app = App::new(load(&environment)?)?;
-            app.migrate().await.context("the schema could not be brought up to date")?;
+            let migrated = app.migrate().await.map_err(database::explain);
+            migrated.context("the schema could not be brought up to date")?;
             println!("The schema is up to date.");
         }
         Command::Demo(options) => demo::run(options).await?,
@@ -200,13 +239,22 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Host { action, environment } => {
             let config = load(&environment)?;
-            hosts::cli::run(&config, &app::connect_lazily(&config)?, action).await?;
+            hosts::cli::run(&config, &database::connect_lazily(&config)?, action).await?;
         }
         Command::Reconcile { options, environment } => {
             reconcile::cli::run(&App::new(load(&environment)?)?, options).await?;
         }
+        Command::Health { environment } => {
+            let well = health::run(!environment.no_env_file).await?;
+            return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Init(options) => init::run(options).await?,
+        Command::Backup { options, environment } => backup::run(&load(&environment)?, options).await?,
+        Command::Restore { options, environment } => backup::restore(&load(&environment)?, options).await?,
+        Command::RotateKeys { options, environment } => rotation::run(&load(&environment)?, options).await?,
+        Command::Import { options, environment } => python::run(&load(&environment)?, options).await?,
         Command::Token { action, environment } => {
-            admin::cli::run(&app::connect_lazily(&load(&environment)?)?, action).await?;
+            admin::cli::run(&database::connect_lazily(&load(&environment)?)?, action).await?;
         }
         Command::Openapi => println!("{}", http::admin::document().to_pretty_json()?),
         Command::EnvExample => print!("{}", config::env_example()),

@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::app::App;
+use crate::backup::held;
 use crate::config::{Config, TelegramMode};
 use crate::replica::Replica;
-use crate::{cloud, errands, eyes, http, janitor, jobs, take_back, telegram, turns};
+use crate::{cloud, database, errands, eyes, http, janitor, jobs, take_back, telegram, turns};
 
 /// How long work may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(20);
@@ -36,7 +37,7 @@ pub struct Parts {
 pub async fn run(config: Config, parts: Parts) -> anyhow::Result<()> {
     for name in Config::retired() {
         warn!(
-            "{name} is ignored: everything is in DATABASE_URL now; agents of the Python system have to be taken over"
+            "{name} is ignored: everything is in DATABASE_URL now; `baal import` takes over what the Python system's databases hold"
         );
     }
     for doubt in config.doubts() {
@@ -134,11 +135,20 @@ async fn work(app: App, parts: Parts, stop: CancellationToken) -> anyhow::Result
     }
     if parts.workers {
         let (app, stop) = (app.clone(), stop.clone());
-        tokio::spawn(async move { telegram::setup::run(&app, &stop).await });
+        tokio::spawn(async move {
+            // A copy that is restored beside the installation that runs must not take the bot's updates from it.
+            if held::until_released(&app, &stop).await {
+                telegram::setup::run(&app, &stop).await;
+            }
+        });
     }
     while !stop.is_cancelled() {
         match Replica::register(&app, parts.workers).await {
-            Ok(replica) => work_registered(&app, &replica, parts, &stop).await,
+            Ok(replica) => {
+                // Asked under the registration: what is restored from now on, is not while it lasts.
+                let hold = Hold::of(&app, parts).await;
+                work_registered(&app, &replica, parts, hold, &stop).await;
+            }
             Err(error) => {
                 warn!(%error, "this replica could not register; trying again");
                 tokio::select! {
@@ -156,17 +166,44 @@ async fn migrate_when_there(app: &App) -> anyhow::Result<()> {
     loop {
         match app.migrate().await {
             Ok(()) => return Ok(()),
-            Err(MigrateError::Execute(error @ (sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut))) => {
+            Err(MigrateError::Execute(error)) if database::may_pass(&error) => {
                 warn!(%error, "the database does not answer; trying again");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            Err(error) => return Err(error).context("the database's schema could not be brought up to date"),
+            Err(error) => {
+                return Err(database::explain(error)).context("the database's schema could not be brought up to date");
+            }
         }
     }
 }
 
-/// Works under one registration: until `stop`, until it is lost, or until a worker ends that should not.
-async fn work_registered(app: &App, replica: &Replica, parts: Parts, stop: &CancellationToken) {
+/// What a registration may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// Everything that this process is for.
+    None,
+    /// Only to show that it is there and to report, until the installation is [held] no longer, or until that is known.
+    Held,
+}
+
+impl Hold {
+    async fn of(app: &App, parts: Parts) -> Self {
+        let held = async { held::state(&mut *app.db.acquire().await?).await };
+        match held.await {
+            _ if !parts.workers => Self::None,
+            Ok(None) => Self::None,
+            Ok(Some(_)) => Self::Held,
+            Err(error) => {
+                warn!(%error, "not known yet whether this installation is held");
+                Self::Held
+            }
+        }
+    }
+}
+
+/// Works under one registration: until `stop`, until it is lost, until it is held no longer, or until a worker ends that should
+/// not.
+async fn work_registered(app: &App, replica: &Replica, parts: Parts, hold: Hold, stop: &CancellationToken) {
     // Beating ends with the work, not with `stop`: what is being finished needs its lease.
     let (working, beating) = (stop.child_token(), CancellationToken::new());
     let mut workers = JoinSet::new();
@@ -180,6 +217,9 @@ async fn work_registered(app: &App, replica: &Replica, parts: Parts, stop: &Canc
     start!(beat, beating, stay_alive);
     start!(workers, working, relay_wakes);
     if parts.workers {
+        start!(workers, working, cloud::reconcile::run);
+    }
+    if parts.workers && hold == Hold::None {
         start!(workers, working, telegram::dispatcher::run);
         start!(workers, working, turns::run);
         start!(workers, working, turns::pending::run);
@@ -188,7 +228,6 @@ async fn work_registered(app: &App, replica: &Replica, parts: Parts, stop: &Canc
         start!(workers, working, errands::worker::run);
         start!(workers, working, cloud::supervisor::supervise);
         start!(workers, working, cloud::pool::run);
-        start!(workers, working, cloud::reconcile::run);
         start!(workers, working, cloud::health::run);
         start!(workers, working, janitor::run);
         if app.config.telegram_mode == TelegramMode::Polling {
@@ -198,6 +237,7 @@ async fn work_registered(app: &App, replica: &Replica, parts: Parts, stop: &Canc
     tokio::select! {
         () = stop.cancelled() => {}
         () = replica.lost().cancelled() => {}
+        true = held::until_released(app, stop), if hold == Hold::Held => info!("held no longer; working"),
         _ = beat.join_next() => error!("the replica stopped beating; starting all anew"),
         _ = workers.join_next() => if !stop.is_cancelled() {
             error!("a worker ended unexpectedly; starting all anew");
@@ -225,5 +265,5 @@ pub async fn stay_alive(app: &App, replica: &Replica, stop: &CancellationToken) 
 }
 
 async fn relay_wakes(app: &App, _: &Replica, stop: &CancellationToken) {
-    app.wake.relay(&app.db, stop).await;
+    app.wake.relay(&app.db, &app.config, stop).await;
 }

@@ -4,6 +4,7 @@
 //! so writers only set a flag here, after their commit, and one task per replica sends what has gathered every 10 ms.
 //! Wake-ups may be lost (a kill, a broken connection): every worker also polls.
 
+use std::io;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU8, Ordering},
@@ -11,10 +12,12 @@ use std::sync::{
 use std::time::Duration;
 
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+
+use crate::config::Config;
+use crate::database;
 
 /// A queue whose workers can be woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,10 @@ const QUEUES: [Queue; 7] =
     [Queue::Updates, Queue::Turns, Queue::Outbox, Queue::Jobs, Queue::Errands, Queue::Pending, Queue::Stops];
 const CHANNEL: &str = "baal_wake";
 const COALESCE: Duration = Duration::from_millis(10);
+
+/// After how much silence the listening connection is asked whether it is there, and how long it may take to say so.
+const SILENCE: Duration = Duration::from_secs(30);
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -81,11 +88,11 @@ impl Wake {
     }
 
     /// Carries wake-ups to and from other replicas until `stop`.
-    pub async fn relay(&self, pool: &PgPool, stop: &CancellationToken) {
+    pub async fn relay(&self, pool: &PgPool, config: &Config, stop: &CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.send(pool) => {}
-            () = self.listen(pool) => {}
+            () = self.listen(config) => {}
         }
     }
 
@@ -105,21 +112,26 @@ impl Wake {
         }
     }
 
-    async fn listen(&self, pool: &PgPool) {
+    async fn listen(&self, config: &Config) {
         loop {
-            if let Err(error) = self.listen_once(pool).await {
+            if let Err(error) = self.listen_once(config).await {
                 warn!(%error, "not listening for other replicas; polling until the database answers again");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
     }
 
-    async fn listen_once(&self, pool: &PgPool) -> sqlx::Result<()> {
-        let mut listener = PgListener::connect_with(pool).await?;
+    async fn listen_once(&self, config: &Config) -> sqlx::Result<()> {
+        let mut listener = database::listener(config).await?;
         listener.listen(CHANNEL).await?;
         loop {
-            let notification = listener.recv().await?;
-            let bits: u8 = notification.payload().parse().unwrap_or(u8::MAX);
+            // Who only listens never learns that the other side is gone without a word, so a silent connection is asked.
+            let Ok(heard) = tokio::time::timeout(SILENCE, listener.recv()).await else {
+                let answer = tokio::time::timeout(ANSWER_WITHIN, sqlx::query("select").execute(&mut listener)).await;
+                answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                continue;
+            };
+            let bits: u8 = heard?.payload().parse().unwrap_or(u8::MAX);
             for queue in QUEUES {
                 if bits & (1 << queue as u8) != 0 {
                     self.0.local[queue as usize].notify_one();

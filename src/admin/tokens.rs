@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use super::audit::{self, Change};
 use super::{Caller, Scope};
+use crate::database::columns;
 
 /// With which every token begins, so that scanners of leaked secrets know it.
 const PREFIX: &str = "baal_";
@@ -44,6 +45,12 @@ pub struct Token {
     pub last_used_at: Option<DateTime<Utc>>,
     /// Since when it is not good any more.
     pub revoked_at: Option<DateTime<Utc>>,
+}
+
+macro_rules! token_columns {
+    () => {
+        columns!("": id, label, scope, created_at, created_by, expires_at, last_used_at, revoked_at)
+    };
 }
 
 impl fmt::Display for Token {
@@ -107,10 +114,11 @@ pub async fn create(
 ) -> Result<(Token, SecretString), NewTokenError> {
     check(label, days)?;
     let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
-    let insert = sqlx::query_as(
+    let insert = sqlx::query_as(concat!(
         "insert into api_tokens (label, hash, scope, created_by, expires_at)
-         values ($1, $2, $3, $4, now() + make_interval(days => $5)) returning *",
-    );
+         values ($1, $2, $3, $4, now() + make_interval(days => $5)) returning ",
+        token_columns!()
+    ));
     let insert = insert.bind(label).bind(hash(&text)).bind(scope.as_str()).bind(&caller.name).bind(days);
     let token: Token = insert.fetch_one(&mut *conn).await?;
     let after = json!({"label": token.label, "scope": token.scope, "expires_at": token.expires_at});
@@ -121,14 +129,16 @@ pub async fn create(
 /// The token of this text, if it is good.
 pub async fn find(conn: &mut PgConnection, text: &str) -> sqlx::Result<Option<Token>> {
     // One statement: the row is written at most once a minute, and a lookup that finds nothing writes nothing.
-    sqlx::query_as(
+    sqlx::query_as(concat!(
         "with used as (
            update api_tokens set last_used_at = now()
             where hash = $1 and revoked_at is null and (expires_at is null or expires_at > now())
               and (last_used_at is null or last_used_at < now() - interval '1 minute'))
-         select * from api_tokens
+         select ",
+        token_columns!(),
+        " from api_tokens
           where hash = $1 and revoked_at is null and (expires_at is null or expires_at > now())",
-    )
+    ))
     .bind(hash(text))
     .fetch_optional(conn)
     .await
@@ -136,12 +146,15 @@ pub async fn find(conn: &mut PgConnection, text: &str) -> sqlx::Result<Option<To
 
 /// One token.
 pub async fn get(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Token>> {
-    sqlx::query_as("select * from api_tokens where id = $1").bind(id).fetch_optional(conn).await
+    sqlx::query_as(concat!("select ", token_columns!(), " from api_tokens where id = $1"))
+        .bind(id)
+        .fetch_optional(conn)
+        .await
 }
 
 /// Tokens, newest first: at most `limit` with an id below `before`.
 pub async fn list(conn: &mut PgConnection, before: Option<i64>, limit: i64) -> sqlx::Result<Vec<Token>> {
-    sqlx::query_as("select * from api_tokens where id < $1 order by id desc limit $2")
+    sqlx::query_as(concat!("select ", token_columns!(), " from api_tokens where id < $1 order by id desc limit $2"))
         .bind(before.unwrap_or(i64::MAX))
         .bind(limit)
         .fetch_all(conn)
@@ -151,11 +164,13 @@ pub async fn list(conn: &mut PgConnection, before: Option<i64>, limit: i64) -> s
 /// Revokes a token from now on, with its entry in the record; none if there is no such token. One that was revoked stays as
 /// it was.
 pub async fn revoke(conn: &mut PgConnection, caller: &Caller, id: i64) -> sqlx::Result<Option<Token>> {
-    let revoked: Option<Token> =
-        sqlx::query_as("update api_tokens set revoked_at = now() where id = $1 and revoked_at is null returning *")
-            .bind(id)
-            .fetch_optional(&mut *conn)
-            .await?;
+    let revoked: Option<Token> = sqlx::query_as(concat!(
+        "update api_tokens set revoked_at = now() where id = $1 and revoked_at is null returning ",
+        token_columns!()
+    ))
+    .bind(id)
+    .fetch_optional(&mut *conn)
+    .await?;
     let Some(token) = revoked else { return get(conn, id).await };
     record(conn, caller, "token.revoke", id, json!({"revoked_at": token.revoked_at})).await?;
     Ok(Some(token))

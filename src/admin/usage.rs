@@ -4,6 +4,8 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
+use crate::database::columns;
+
 /// Which turns are summed up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
@@ -193,7 +195,12 @@ pub async fn turns(
     limit: i64,
 ) -> sqlx::Result<Vec<Turn>> {
     sqlx::query_as(
-        "select s.* from (
+        concat!("select ",
+            columns!(
+                "s.": id, position, kind, user_id, role, link_id, messages, status, attempts, created_at, started_at, ended_at,
+                prompt_tokens, completion_tokens, cost, error
+            ),
+            " from (
            select t.id, t.position, t.kind, t.user_id, t.role, t.link_id, cardinality(t.message_ids) as messages,
                   case when t.done then coalesce(t.status, 'unknown') when t.claimed_by is null then 'waiting'
                        else 'running' end as status,
@@ -201,7 +208,7 @@ pub async fn turns(
                   t.cost, t.error
              from turns t where t.agent_id = $1 and t.position < $2 and ($3::int8 is null or t.user_id = $3)) s
           where $4::text is null or s.status = $4
-          order by s.position desc limit $5",
+          order by s.position desc limit $5"),
     )
     .bind(agent_id)
     .bind(before.unwrap_or(i64::MAX))

@@ -9,6 +9,7 @@ use sqlx::{FromRow, PgConnection};
 use super::model::Agent;
 use super::token;
 use crate::config::Visibility;
+use crate::database::columns;
 use crate::vault::Vault;
 
 /// What stands before a token in the payload of `/start`.
@@ -93,7 +94,9 @@ pub struct Terms {
 macro_rules! select {
     ($what:literal) => {
         concat!(
-            "select l.*, coalesce(l.expires_at <= now(), false) as expired,
+            "select ",
+            columns!("l.": id, agent_id, label, tools, per_day, expires_at, revoked_at, created_at, token),
+            ", coalesce(l.expires_at <= now(), false) as expired,
                     (select count(*) from visitors v where v.link_id = l.id) as visitors from links l where ",
             $what
         )

@@ -20,7 +20,7 @@ pub mod store;
 mod token;
 mod units;
 mod upkeep;
-mod validate;
+pub(crate) mod validate;
 pub mod visitors;
 
 pub use model::{Agent, Status};

@@ -103,10 +103,23 @@ pub struct Agent {
     pub paused: Option<String>,
     /// It was running somewhere when it was [taken in](super::external): there is no machine of ours.
     pub external: bool,
+    /// It came from the Python system (`baal import`).
+    pub imported: bool,
     sealed_secret: Vec<u8>,
 }
 
 impl Agent {
+    /// Whether the Python system's program runs on its machine, until a job [takes it over](crate::jobs::model::Kind::Takeover).
+    pub fn is_pythons(&self) -> bool {
+        self.imported && self.protocol == 1
+    }
+
+    /// The same, and that program was never known to work: it came over as failed, with a secret that it does not know. So it is
+    /// of no use that it runs.
+    pub fn is_pythons_failure(&self) -> bool {
+        self.is_pythons() && self.deployed_version == 0
+    }
+
     /// The bearer secret that it asks of its callers.
     pub fn secret(&self, vault: &Vault) -> Result<SecretString, Undecryptable> {
         vault.decrypt_text(&self.sealed_secret)
@@ -130,9 +143,22 @@ impl fmt::Debug for Agent {
             .field("may_hold_key", &self.may_hold_key)
             .field("paused", &self.paused)
             .field("external", &self.external)
+            .field("imported", &self.imported)
             .finish_non_exhaustive()
     }
 }
+
+/// What an [`Agent`] is read from: `agent_columns!("a.")` of `agents a`.
+macro_rules! agent_columns {
+    ($of:literal) => {
+        $crate::database::columns!(
+            $of: id, owner_id, bot_id, chat_id, name, system_prompt, model, visibility, status, url, protocol,
+            wanted_version, deployed_version, wanted_key, deployed_key, may_hold_key, paused, external, imported_at, secret
+        )
+    };
+}
+
+pub(crate) use agent_columns;
 
 impl FromRow<'_, PgRow> for Agent {
     fn from_row(row: &PgRow) -> sqlx::Result<Self> {
@@ -160,6 +186,7 @@ impl FromRow<'_, PgRow> for Agent {
             may_hold_key: row.try_get("may_hold_key")?,
             paused: row.try_get("paused")?,
             external: row.try_get("external")?,
+            imported: row.try_get::<Option<chrono::DateTime<chrono::Utc>>, _>("imported_at")?.is_some(),
             sealed_secret: row.try_get("secret")?,
         })
     }
@@ -190,6 +217,7 @@ pub(crate) mod tests {
             may_hold_key: false,
             paused: None,
             external: false,
+            imported: false,
             sealed_secret: b"gAAAA".to_vec(),
         }
     }

@@ -30,7 +30,7 @@ pub async fn of(conn: &mut PgConnection, ids: &[i64]) -> sqlx::Result<HashMap<i6
            from agents a
            cross join lateral (
              select count(*) as turns, coalesce(sum(greatest(1, cardinality(t.message_ids))), 0) as messages
-               from (select * from turns t where t.agent_id = a.id order by t.position desc limit $2) t
+               from (select t.kind, t.created_at, t.message_ids from turns t where t.agent_id = a.id order by t.position desc limit $2) t
               where t.kind = 'message' and (t.created_at at time zone 'utc')::date = (now() at time zone 'utc')::date) today
           where a.id = any($1)",
     )

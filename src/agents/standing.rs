@@ -66,7 +66,7 @@ impl Live {
         let kind = match self.kind.as_str() {
             "provision" => "being set up",
             "deprovision" => "being deleted",
-            "redeploy" => "being updated",
+            "redeploy" | "takeover" => "being updated",
             "repair" => "being repaired",
             "stop" => "being stopped",
             "start" => "being started",
@@ -110,8 +110,10 @@ pub async fn of(conn: &mut PgConnection, ids: &[i64]) -> sqlx::Result<HashMap<i6
                 trouble.step as trouble_step, trouble.error as trouble_error,
                 coalesce(trouble.tries, 0) as tries, coalesce(trouble.failures, 0) as failures
            from agents a
-           left join lateral (select * from jobs j where j.agent_id = a.id and not j.done) live on true
-           left join lateral (select * from jobs j where j.agent_id = a.id and j.done and j.kind <> 'deprovision'
+           left join lateral (select j.id, j.kind, j.step, j.waiting_since from jobs j
+                               where j.agent_id = a.id and not j.done) live on true
+           left join lateral (select j.id, j.kind, j.outcome, j.error, j.ended_at from jobs j
+                               where j.agent_id = a.id and j.done and j.kind <> 'deprovision'
                                order by j.created_at desc, j.id desc limit 1) last on true
            left join lateral (select s.step, s.error, count(*) over (partition by s.step) as tries,
                                      count(*) over () as failures

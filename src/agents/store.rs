@@ -5,26 +5,36 @@
 
 use sqlx::PgConnection;
 
-use super::model::{Agent, Status};
+use super::model::{Agent, Status, agent_columns};
 use super::service::NewAgent;
 use crate::config::Visibility;
 
 /// The agent, whatever its status.
 pub async fn get(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Agent>> {
-    sqlx::query_as("select * from agents where id = $1").bind(id).fetch_optional(conn).await
+    sqlx::query_as(concat!("select ", agent_columns!(""), " from agents where id = $1"))
+        .bind(id)
+        .fetch_optional(conn)
+        .await
 }
 
 /// The same, locked until the transaction ends. Rows that refer to the agent can still be inserted meanwhile.
 pub async fn lock(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Agent>> {
-    sqlx::query_as("select * from agents where id = $1 for no key update").bind(id).fetch_optional(conn).await
+    sqlx::query_as(concat!("select ", agent_columns!(""), " from agents where id = $1 for no key update"))
+        .bind(id)
+        .fetch_optional(conn)
+        .await
 }
 
 /// A user's agents that are not deleted, oldest first.
 pub async fn owned(conn: &mut PgConnection, owner_id: i64) -> sqlx::Result<Vec<Agent>> {
-    sqlx::query_as("select * from agents where owner_id = $1 and deleted_at is null order by id")
-        .bind(owner_id)
-        .fetch_all(conn)
-        .await
+    sqlx::query_as(concat!(
+        "select ",
+        agent_columns!(""),
+        " from agents where owner_id = $1 and deleted_at is null order by id"
+    ))
+    .bind(owner_id)
+    .fetch_all(conn)
+    .await
 }
 
 /// Which agents; what is none does not matter.
@@ -46,13 +56,15 @@ pub struct Sought {
 
 /// At most `limit` of everybody's agents that are not deleted, newest first.
 pub async fn sought(conn: &mut PgConnection, sought: &Sought, limit: i64) -> sqlx::Result<Vec<Agent>> {
-    sqlx::query_as(
-        "select * from agents
+    sqlx::query_as(concat!(
+        "select ",
+        agent_columns!(""),
+        " from agents
           where id < $1 and deleted_at is null and ($2::bigint is null or owner_id = $2)
             and ($3::text is null or status = $3) and ($4::text is null or visibility = $4)
             and ($5::text is null or model = $5) and ($6::text is null or strpos(lower(name), lower($6)) > 0)
           order by id desc limit $7",
-    )
+    ))
     .bind(sought.before.unwrap_or(i64::MAX))
     .bind(sought.owner_id)
     .bind(sought.status.map(Status::as_str))
@@ -83,16 +95,21 @@ pub async fn count(conn: &mut PgConnection, owner_id: i64) -> sqlx::Result<i64> 
 /// A new row, and the first version of what is wanted: on its owner's key if one is connected. `sealed_secret` is the Fernet
 /// token of the bearer secret. The caller has [locked](lock_owner) the owner.
 pub async fn insert(conn: &mut PgConnection, new: &NewAgent, sealed_secret: &[u8]) -> sqlx::Result<Agent> {
-    sqlx::query_as(
+    sqlx::query_as(concat!(
         "with new as (
            insert into agents (owner_id, bot_id, chat_id, name, system_prompt, model, visibility, secret, wanted_key)
            select $1, $2, $3, $4, $5, $6, $7, $8,
-                  coalesce((select key_version from users where id = $1 and libertai_key is not null), 0) returning *),
+                  coalesce((select key_version from users where id = $1 and libertai_key is not null), 0)
+           returning ",
+        agent_columns!(""),
+        "),
          version as (
            insert into agent_versions (agent_id, version, name, system_prompt, model)
            select id, wanted_version, name, system_prompt, model from new)
-         select * from new",
-    )
+         select ",
+        agent_columns!(""),
+        " from new",
+    ))
     .bind(new.owner_id)
     .bind(new.bot_id)
     .bind(new.chat_id)
@@ -105,6 +122,9 @@ pub async fn insert(conn: &mut PgConnection, new: &NewAgent, sealed_secret: &[u8
     .await
 }
 
+/// Versions of an agent that are kept before the one that it has.
+pub const VERSIONS: i32 = 50;
+
 /// Wants this of the agent from now on, as a new version; the agent as it is then. The caller has [locked](lock) it.
 pub async fn want(
     conn: &mut PgConnection,
@@ -113,19 +133,27 @@ pub async fn want(
     system_prompt: &str,
     model: &str,
 ) -> sqlx::Result<Agent> {
-    sqlx::query_as(
+    sqlx::query_as(concat!(
         "with changed as (
            update agents set name = $2, system_prompt = $3, model = $4, wanted_version = wanted_version + 1
-            where id = $1 returning *),
+            where id = $1 returning ",
+        agent_columns!(""),
+        "),
          version as (
            insert into agent_versions (agent_id, version, name, system_prompt, model)
-           select id, wanted_version, name, system_prompt, model from changed)
-         select * from changed",
-    )
+           select id, wanted_version, name, system_prompt, model from changed),
+         worn as (
+           delete from agent_versions v using changed c
+            where v.agent_id = c.id and v.version < least(c.deployed_version, c.wanted_version) - $5)
+         select ",
+        agent_columns!(""),
+        " from changed",
+    ))
     .bind(id)
     .bind(name)
     .bind(system_prompt)
     .bind(model)
+    .bind(VERSIONS)
     .fetch_one(conn)
     .await
 }
@@ -151,10 +179,10 @@ pub async fn has_machine(conn: &mut PgConnection, id: i64) -> sqlx::Result<bool>
 
 /// It runs elsewhere, at `url`, and is as it is wanted.
 pub async fn set_external(conn: &mut PgConnection, id: i64, url: &str, protocol: i32) -> sqlx::Result<Agent> {
-    sqlx::query_as(
+    sqlx::query_as(concat!(
         "update agents set external = true, status = 'running', url = $2, protocol = $3, deployed_version = wanted_version,
-                wanted_key = 0 where id = $1 returning *",
-    )
+                wanted_key = 0 where id = $1 returning ", agent_columns!("")
+    ))
     .bind(id)
     .bind(url)
     .bind(protocol)
@@ -226,6 +254,12 @@ pub async fn set_running(
     .bind(deployed)
     .execute(conn)
     .await?;
+    Ok(())
+}
+
+/// It answers, and speaks this protocol.
+pub async fn set_protocol(conn: &mut PgConnection, id: i64, protocol: i32) -> sqlx::Result<()> {
+    sqlx::query("update agents set protocol = $2 where id = $1").bind(id).bind(protocol).execute(conn).await?;
     Ok(())
 }
 

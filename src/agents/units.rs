@@ -20,6 +20,12 @@ fn conflict<T>(message: String) -> Result<T, ServiceError> {
 pub async fn stop(conn: &mut PgConnection, owner_id: i64, id: i64) -> Result<Agent, ServiceError> {
     let agent = idle(conn, owner_id, id, "stopped").await?;
     match agent.status {
+        Status::Running if agent.is_pythons() => {
+            return conflict(format!(
+                "{} still runs the program of the Python system, which can't be stopped from here. Update it first: /update {id}",
+                agent.name
+            ));
+        }
         Status::Running => {}
         Status::Stopped => return conflict(format!("{} is stopped already.", agent.name)),
         status => return conflict(format!("{} is {status}, so there is nothing to stop.", agent.name)),

@@ -72,7 +72,8 @@ pub async fn change(
     want(conn, &agent, (name.as_ref(), prompt.as_ref(), model.as_ref())).await
 }
 
-/// Puts the present program and configuration in place, by a new version of the same words.
+/// Puts the present program and configuration in place, by a new version of the same words. An agent of the Python system, on whose
+/// machine that system's program runs until something is changed about it, becomes one of ours.
 pub async fn update(conn: &mut PgConnection, _app: &App, owner_id: i64, id: i64) -> Result<Changed, ServiceError> {
     let agent = locked(conn, owner_id, id).await?;
     external::refuse_machine_work(&agent, "updated")?;
@@ -128,7 +129,9 @@ pub async fn begin_anew(conn: &mut PgConnection, app: &App, owner_id: i64, id: i
     }
     for vm in vms::machines_of(conn, id).await? {
         vms::retire(conn, vm.id).await?;
-        if let Machine::Aleph(instance) = &vm.machine {
+        if let Machine::Aleph(instance) = &vm.machine
+            && !instance.crn.hash.is_empty()
+        {
             let reason = "an owner gave up a machine there that could not be mended";
             places::avoid(conn, &instance.crn.hash, app.config.crn_avoid, reason).await?;
         }
@@ -196,7 +199,7 @@ async fn want(
         (Some(live), _) if live.is_stopping() => TakenUp::ByStart,
         (Some(live), _) => TakenUp::ByLiveJob(live.doing()),
         (None, Status::Running) => {
-            jobs::start(conn, Kind::Redeploy, &agent).await?;
+            jobs::start(conn, Kind::to_change(&agent), &agent).await?;
             TakenUp::ByNewJob
         }
         (None, Status::Stopped) => TakenUp::ByStart,
@@ -224,7 +227,7 @@ pub async fn rekey(conn: &mut PgConnection, owner_id: i64) -> sqlx::Result<usize
         store::want(conn, agent.id, &agent.name, &agent.system_prompt, &agent.model).await?;
         let live = standing::of_one(conn, agent.id).await?.live;
         if live.is_none() && agent.status == Status::Running {
-            jobs::store::enqueue(conn, Kind::Redeploy, agent.id, None).await?;
+            jobs::store::enqueue(conn, Kind::to_change(&agent), agent.id, None).await?;
         }
         behind += 1;
     }

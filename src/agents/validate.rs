@@ -27,6 +27,24 @@ pub fn validate_name(name: &str) -> Result<String, ServiceError> {
     Ok(name.to_owned())
 }
 
+/// A name that [`validate_name`] takes, made of whatever there is; `instead` where nothing of it can be seen.
+pub fn mend_name(name: &str, instead: &str) -> String {
+    let line: String = name.chars().map(|c| if breaks_line(c) { ' ' } else { c }).collect();
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let short: String = line.trim_matches(is_invisible).chars().take(NAME_CHARACTERS).collect();
+    validate_name(&short).unwrap_or_else(|_| instead.to_owned())
+}
+
+/// A personality that [`validate_prompt`] takes: cut where it is too long, `instead` where it is empty.
+pub fn mend_prompt(prompt: &str, instead: &str) -> String {
+    let prompt = prompt.replace('\0', "");
+    let mut end = prompt.len().min(PROMPT_BYTES);
+    while !prompt.is_char_boundary(end) {
+        end -= 1;
+    }
+    validate_prompt(&prompt[..end]).unwrap_or_else(|_| instead.to_owned())
+}
+
 /// What an owner calls a link: at most 32 characters on one line; nothing is a name as well.
 pub fn validate_label(label: &str) -> Result<String, ServiceError> {
     let label = label.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
@@ -93,6 +111,20 @@ mod tests {
         for bad in ["", " \n ", "\u{200b}\u{feff}", "a\nb", "a\0b", "a\u{202e}b", "a\u{2028}b", &"é".repeat(65)] {
             assert!(matches!(validate_name(bad), Err(ServiceError::Invalid { field: "name", .. })), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn names_and_personalities_from_elsewhere_are_mended() {
+        for (name, mended) in
+            [(" Ada\nof\u{202e} Lovelace ", "Ada of Lovelace"), ("\u{200b}\n", "Agent 5"), ("", "Agent 5")]
+        {
+            assert_eq!(mend_name(name, "Agent 5"), mended);
+        }
+        assert_eq!(mend_name(&"é".repeat(99), "Agent 5"), "é".repeat(64));
+        assert_eq!(mend_prompt("be\0 kind", "You help."), "be kind");
+        assert_eq!(mend_prompt(" \n\0", "You help."), "You help.");
+        let cut = mend_prompt(&format!("x{}", "é".repeat(PROMPT_BYTES)), "You help.");
+        assert_eq!(cut.len(), PROMPT_BYTES - 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow as _, PgConnection, Row as _};
 
 use super::access::{self, Access, Visitor};
-use super::model::Agent;
+use super::model::{Agent, agent_columns};
 
 /// What [`Visitor::of_row`] reads of `visitors v` and `links l`, and whether there is anything to read (`visitor`).
 macro_rules! standing {
@@ -72,7 +72,9 @@ impl Guest {
 /// The agent, whatever its status, and what this user may do with it.
 pub async fn access(conn: &mut PgConnection, agent_id: i64, user_id: i64) -> sqlx::Result<Option<(Agent, Access)>> {
     let row = sqlx::query(concat!(
-        "select a.*, ",
+        "select ",
+        agent_columns!("a."),
+        ", ",
         standing!(),
         " from agents a left join visitors v on v.agent_id = a.id and v.user_id = $2 left join links l on l.id = v.link_id
           where a.id = $1"

@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use crate::agents::Agent;
 use crate::agents::http::{AgentHttp, read_json};
+use crate::agents::model::agent_columns;
 use crate::app::App;
 use crate::config::CloudKind;
 use crate::replica::Replica;
@@ -215,7 +216,7 @@ pub async fn write(conn: &mut PgConnection, heard: &[Heard]) -> sqlx::Result<(us
     let ids: Vec<_> = heard.iter().map(|heard| heard.agent_id).collect();
     let urls: Vec<_> = heard.iter().map(|heard| heard.url.as_str()).collect();
     let well: Vec<_> = heard.iter().map(|heard| heard.well).collect();
-    let rows = sqlx::query(
+    let rows = sqlx::query(concat!(
         // An agent that a job took up, or that moved, is marked as asked and nothing else. Rows are locked in their order;
         // what they were before is needed to know who is to be told.
         "with before as materialized (
@@ -231,8 +232,10 @@ pub async fn write(conn: &mut PgConnection, heard: &[Heard]) -> sqlx::Result<(us
                                     when a.health_failures + 1 >= $4 then coalesce(a.unwell_since, now())
                                     else a.unwell_since end
            from before b where a.id = b.id
-         returning a.*, b.unwell_since is not null as was_unwell, a.unwell_since is not null as is_unwell",
-    )
+         returning ",
+        agent_columns!("a."),
+        ", b.unwell_since is not null as was_unwell, a.unwell_since is not null as is_unwell",
+    ))
     .bind(ids)
     .bind(urls)
     .bind(well)

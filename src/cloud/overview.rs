@@ -90,7 +90,7 @@ pub async fn now(conn: &mut PgConnection) -> sqlx::Result<Overview> {
 async fn failures(conn: &mut PgConnection) -> sqlx::Result<Vec<FailedJob>> {
     let rows = sqlx::query(
         "with last as materialized (
-           select * from jobs where done and outcome = 'failed' and ended_at > now() - interval '1 day'
+           select id, kind, agent_id, error, ended_at from jobs where done and outcome = 'failed' and ended_at > now() - interval '1 day'
             order by ended_at desc limit $1)
          select j.id, j.kind, j.agent_id, j.error, extract(epoch from now() - j.ended_at)::float8 as ago,
                 coalesce(trouble.tries, 0) as tries, trouble.step, trouble.node

@@ -12,7 +12,9 @@ use uuid::Uuid;
 use super::aleph::Instance;
 pub use super::root::Root;
 use crate::agents::Agent;
+use crate::agents::model::agent_columns;
 use crate::config::CloudKind;
+use crate::database::columns;
 use crate::{jobs, ssh};
 
 /// What a machine is for at the moment.
@@ -107,6 +109,12 @@ pub struct Vm {
     pub touched: bool,
 }
 
+macro_rules! vm_columns {
+    () => {
+        columns!("": id, agent_id, cloud, state, data, host_key, name, touched)
+    };
+}
+
 impl FromRow<'_, PgRow> for Vm {
     fn from_row(row: &PgRow) -> sqlx::Result<Self> {
         let cloud: String = row.try_get("cloud")?;
@@ -156,7 +164,7 @@ pub async fn count_unended(conn: &mut PgConnection) -> sqlx::Result<i64> {
 
 /// The machine, locked until the transaction ends; none if it is gone or was never known.
 pub async fn lock(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Vm>> {
-    sqlx::query_as("select * from vms where id = $1 and ended_at is null for no key update")
+    sqlx::query_as(concat!("select ", vm_columns!(), " from vms where id = $1 and ended_at is null for no key update"))
         .bind(id)
         .fetch_optional(conn)
         .await
@@ -164,15 +172,22 @@ pub async fn lock(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Vm>>
 
 /// The machine; none if it is gone or was never known.
 pub async fn get(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<Vm>> {
-    sqlx::query_as("select * from vms where id = $1 and ended_at is null").bind(id).fetch_optional(conn).await
+    sqlx::query_as(concat!("select ", vm_columns!(), " from vms where id = $1 and ended_at is null"))
+        .bind(id)
+        .fetch_optional(conn)
+        .await
 }
 
 /// The agent's machines of any cloud that are not certainly gone, oldest first.
 pub async fn machines_of(conn: &mut PgConnection, agent_id: i64) -> sqlx::Result<Vec<Vm>> {
-    sqlx::query_as("select * from vms where agent_id = $1 and ended_at is null order by created_at, id")
-        .bind(agent_id)
-        .fetch_all(conn)
-        .await
+    sqlx::query_as(concat!(
+        "select ",
+        vm_columns!(),
+        " from vms where agent_id = $1 and ended_at is null order by created_at, id"
+    ))
+    .bind(agent_id)
+    .fetch_all(conn)
+    .await
 }
 
 /// Writes a machine down, before it is made.
@@ -180,12 +195,15 @@ pub async fn insert_machine(conn: &mut PgConnection, vm: &Vm) -> sqlx::Result<()
     let data = vm.machine.data().map_err(|error| sqlx::Error::Encode(error.into()))?;
     let (item_hash, crn_hash, host_id) = match &vm.machine {
         Machine::Local(_) => (None, None, None),
-        Machine::Aleph(instance) => (Some(&instance.item_hash), Some(&instance.crn.hash), None),
+        // The node of an instance that we did not make is not always known.
+        Machine::Aleph(instance) => {
+            (Some(&instance.item_hash), Some(&instance.crn.hash).filter(|hash| !hash.is_empty()), None)
+        }
         Machine::Host(place) => (None, None, Some(place.host_id)),
     };
     sqlx::query(
-        "insert into vms (id, agent_id, cloud, state, data, item_hash, crn_hash, host_id, host_key, name)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict (id) do nothing",
+        "insert into vms (id, agent_id, cloud, state, data, item_hash, crn_hash, host_id, host_key, name, touched)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict (id) do nothing",
     )
     .bind(vm.id)
     .bind(vm.agent_id)
@@ -197,6 +215,7 @@ pub async fn insert_machine(conn: &mut PgConnection, vm: &Vm) -> sqlx::Result<()
     .bind(host_id)
     .bind(&vm.host_key)
     .bind(&vm.name)
+    .bind(vm.touched)
     .execute(conn)
     .await?;
     Ok(())
@@ -205,12 +224,14 @@ pub async fn insert_machine(conn: &mut PgConnection, vm: &Vm) -> sqlx::Result<()
 /// Gives the oldest machine that waits in the pool of this cloud to the agent; none if nobody waits there. Never the same to
 /// two.
 pub async fn claim_warm(conn: &mut PgConnection, cloud: CloudKind, agent_id: i64) -> sqlx::Result<Option<Vm>> {
-    sqlx::query_as(
+    sqlx::query_as(concat!(
         "with warm as materialized (
            select id from vms where cloud = $1 and state = 'warm' and ended_at is null
             order by warm_since limit 1 for update skip locked)
-         update vms set state = 'assigned', agent_id = $2 where id = any(array(select warm.id from warm)) returning *",
-    )
+         update vms set state = 'assigned', agent_id = $2 where id = any(array(select warm.id from warm))
+         returning ",
+        vm_columns!()
+    ))
     .bind(cloud.as_str())
     .bind(agent_id)
     .fetch_optional(conn)
@@ -346,11 +367,13 @@ pub async fn ended_among(conn: &mut PgConnection, root: &Root, ids: &[Uuid]) -> 
 
 /// Machines of agents that should be running and that no job is working at; with `only`, that one alone.
 pub async fn to_supervise(conn: &mut PgConnection, only: Option<Uuid>) -> sqlx::Result<Vec<(LocalVm, Agent)>> {
-    let rows = sqlx::query(
-        "select v.id as vm_id, v.data, a.* from vms v join agents a on a.id = v.agent_id
+    let rows = sqlx::query(concat!(
+        "select v.id as vm_id, v.data, ",
+        agent_columns!("a."),
+        " from vms v join agents a on a.id = v.agent_id
           where v.cloud = 'local' and v.ended_at is null and a.status = 'running' and ($1 is null or v.id = $1)
             and not exists (select from jobs j where j.agent_id = a.id and not j.done)",
-    )
+    ))
     .bind(only)
     .fetch_all(conn)
     .await?;

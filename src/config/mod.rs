@@ -4,6 +4,8 @@
 //! `baal serve` are made from the same lines. Loading collects all problems and reports them together.
 
 mod choices;
+mod compose;
+mod documentation;
 mod parse;
 mod shown;
 #[cfg(test)]
@@ -22,10 +24,13 @@ use secrecy::{ExposeSecret, SecretString};
 pub use self::choices::{
     AgentTls, CloudKind, CreatePolicy, LogFormat, Model, Models, StreamMode, TelegramMode, Visibility,
 };
+pub use self::compose::COMPOSE_VARIABLES;
+pub use self::documentation::{env_example, help};
 use self::parse::{
     admin_token, any_text, api_key, base_url, base_urls, bot_id, bot_token, database_url, domain, expand_home,
-    from_str, in_range, networks, optional_base_url, optional_from_str, optional_path, optional_text, origins, path,
-    private_key, seconds, ssh_public_key, user_ids, vault, webhook_secret, yes_or_no,
+    from_str, has_password, in_range, networks, optional_base_url, optional_database_url, optional_from_str,
+    optional_path, optional_secret, optional_text, origins, path, private_key, seconds, ssh_public_key, user_ids,
+    vault, webhook_secret, yes_or_no,
 };
 pub use self::shown::Shown;
 use self::shown::Written as _;
@@ -74,6 +79,17 @@ macro_rules! settings {
                 vec![ $( Shown { name: $name, value: self.$field.written($name) }, )+ ]
             }
 
+            /// Whether the variable takes this value; what is wrong goes on behind its name and does not hold the value.
+            pub fn check(name: &str, value: &str) -> Result<(), String> {
+                match name {
+                    $( $name => {
+                        let parse: fn(&str) -> Result<$type, String> = $parse;
+                        parse(value).map(drop)
+                    } )+
+                    _ => Err("is not a variable of Baal".into()),
+                }
+            }
+
             fn read(source: &Source, problems: &mut Vec<String>) -> Option<Self> {
                 $( let $field: Option<$type> = source.setting($name, $need, $example, $parse, problems); )+
                 Some(Self { $( $field: $field?, )+ })
@@ -95,7 +111,12 @@ settings! {
     public_url: Option<String> = "PUBLIC_URL", Need::Optional, "https://bot.example.org", optional_base_url;
     /// The Postgres database, version 15 or newer.
     database_url: SecretString = "DATABASE_URL", Need::Required, "postgres://baal:password@localhost/baal", database_url;
-    /// Connections to Postgres that this process holds at most.
+    /// The password for DATABASE_URL and DATABASE_DIRECT_URL, which carry none then.
+    database_password: Option<SecretString> = "DATABASE_PASSWORD", Need::Optional, "a-long-random-text", optional_secret;
+    /// The same database without a pooler between, where DATABASE_URL is that of PgBouncer in transaction mode: for what needs a
+    /// session of its own, which is bringing the schema up to date and hearing of work that other processes have found.
+    database_direct_url: Option<SecretString> = "DATABASE_DIRECT_URL", Need::Optional, "postgres://baal:password@localhost/baal", optional_database_url;
+    /// Connections to Postgres that this process holds at most; one more to DATABASE_DIRECT_URL.
     database_connections: u32 = "DATABASE_CONNECTIONS", Need::Default("20"), "20", |text| in_range(text, 5, 500);
     /// Address and port of the HTTP server.
     listen_addr: SocketAddr = "LISTEN_ADDR", Need::Default("0.0.0.0:8080"), "0.0.0.0:8080", from_str;
@@ -115,7 +136,8 @@ settings! {
     /// Where traces are sent (OTLP over HTTP, `/v1/traces` below it); none are made without it. In the process' environment, but
     /// not in `.env`, OpenTelemetry's other variables mean what they mean elsewhere, such as OTEL_TRACES_SAMPLER.
     otlp_endpoint: Option<String> = "OTEL_EXPORTER_OTLP_ENDPOINT", Need::Optional, "http://127.0.0.1:4318", optional_base_url;
-    /// Fernet key under which secrets are stored; `baal keygen` makes one. Losing it loses every stored secret.
+    /// Fernet key under which secrets are stored; `baal keygen` makes one. Losing it loses every stored secret. Several, separated by
+    /// commas or one a line, while keys are changed: the first encrypts, all decrypt (`baal rotate-keys`).
     vault: Vault = "BOT_ENCRYPTION_KEY", Need::Required, "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=", vault;
     /// The operator's key for LibertAI, with which agents run.
     libertai_api_key: SecretString = "LIBERTAI_API_KEY", Need::Required, "sk-0123456789abcdef", api_key;
@@ -212,6 +234,22 @@ settings! {
     agent_binary: Option<PathBuf> = "BAAL_AGENT_BINARY", Need::Optional, "/usr/local/bin/baal-agent", optional_path;
     /// Seconds without a sign of life after which other replicas take over what this one was doing.
     lease: Duration = "LEASE_SECONDS", Need::Default("15"), "15", |text| in_range(text, 2, 600).map(Duration::from_secs);
+    /// Days for which it is kept that updates were handled, without what they said. Telegram repeats an update for a day.
+    retention_updates: i32 = "RETENTION_UPDATES_DAYS", Need::Default("3"), "3", |text| in_range(text, 2, 30);
+    /// Days for which words of people are kept at most that nobody goes on with: updates that could not be handled, answers of
+    /// dialogues that were left, personalities and links of agents that are gone.
+    retention_texts: i32 = "RETENTION_TEXTS_DAYS", Need::Default("30"), "30", |text| in_range(text, 1, 365);
+    /// Days for which calls to Telegram that were made or given up are kept, without their words.
+    retention_outbox: i32 = "RETENTION_OUTBOX_DAYS", Need::Default("7"), "7", |text| in_range(text, 1, 365);
+    /// Days for which it is kept how turns ended and what they cost, without their words.
+    retention_turns: i32 = "RETENTION_TURNS_DAYS", Need::Default("400"), "400", |text| in_range(text, 1, 10_000);
+    /// Days for which jobs, their steps, and the rows of machines that are gone are kept. An agent's last job stays as long as it
+    /// does.
+    retention_jobs: i32 = "RETENTION_JOBS_DAYS", Need::Default("90"), "90", |text| in_range(text, 1, 10_000);
+    /// Days for which the record of administrators' changes is kept, and tokens and invitations that are good no more.
+    retention_audit: i32 = "RETENTION_AUDIT_DAYS", Need::Default("400"), "400", |text| in_range(text, 1, 10_000);
+    /// The passphrase of backups, for `baal backup` and `baal restore`; they ask for it where it is unset and there is a terminal.
+    backup_passphrase: Option<SecretString> = "BACKUP_PASSPHRASE", Need::Optional, "six words that you can find again", optional_secret;
     /// Log lines for people (`human`) or for machines (`json`). RUST_LOG chooses what is logged, such as `info,baal=debug`.
     log_format: LogFormat = "LOG_FORMAT", Need::Default("human"), "json", from_str;
 }
@@ -245,26 +283,20 @@ impl Config {
     /// Reads the process' environment, after `.env` unless `env_file` is false.
     pub fn load(env_file: bool) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
-        let mut values = BTreeMap::new();
-        if env_file {
-            match dotenvy::dotenv_iter() {
-                Ok(lines) => {
-                    for line in lines {
-                        match line {
-                            Ok((name, value)) => drop(values.insert(name, value)),
-                            // The error would show the line, and the line may be a secret.
-                            Err(_) => {
-                                problems.push(".env has a line that cannot be read (quote values with spaces)".into())
-                            }
-                        }
-                    }
-                }
-                Err(error) if error.not_found() => {}
-                Err(_) => problems.push(".env exists but cannot be read".into()),
-            }
-        }
-        values.extend(std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?))));
+        let values = given(env_file, &mut problems);
         Self::from_values(values, problems)
+    }
+
+    /// LISTEN_ADDR and ADMIN_LISTEN_ADDR of the same environment, whatever its other variables hold.
+    pub fn listens(env_file: bool) -> Result<(SocketAddr, Option<SocketAddr>), ConfigError> {
+        let mut problems = Vec::new();
+        let source = Source(given(env_file, &mut problems));
+        let listen = source.documented("LISTEN_ADDR", from_str, &mut problems);
+        let admin = source.documented("ADMIN_LISTEN_ADDR", optional_from_str, &mut problems);
+        match (listen, admin) {
+            (Some(listen), Some(admin)) if problems.is_empty() => Ok((listen, admin)),
+            _ => Err(ConfigError { problems }),
+        }
     }
 
     /// Builds the configuration from named values; `problems` are those already known.
@@ -288,6 +320,16 @@ impl Config {
             problems.push(
                 "ALEPH_PRIVATE_KEY is missing: CLOUD=aleph needs it (or set CLOUD=hosts, CLOUD=local to run agents elsewhere)"
                     .into(),
+            );
+        }
+        if self.database_password.is_some() {
+            let urls = [
+                ("DATABASE_URL", Some(&self.database_url)),
+                ("DATABASE_DIRECT_URL", self.database_direct_url.as_ref()),
+            ];
+            let twice = urls.into_iter().filter(|(_, url)| url.is_some_and(|url| has_password(url.expose_secret())));
+            problems.extend(
+                twice.map(|(name, _)| format!("{name} carries a password and DATABASE_PASSWORD is set: keep one")),
             );
         }
         if self.pool_min_size > self.pool_max_size {
@@ -354,6 +396,30 @@ impl Config {
     }
 }
 
+/// The process' environment, over `.env` where that is to be read.
+fn given(env_file: bool, problems: &mut Vec<String>) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    if env_file {
+        match dotenvy::dotenv_iter() {
+            Ok(lines) => {
+                for line in lines {
+                    match line {
+                        Ok((name, value)) => drop(values.insert(name, value)),
+                        // The error would show the line, and the line may be a secret.
+                        Err(_) => {
+                            problems.push(".env has a line that cannot be read (quote values with spaces)".into())
+                        }
+                    }
+                }
+            }
+            Err(error) if error.not_found() => {}
+            Err(_) => problems.push(".env exists but cannot be read".into()),
+        }
+    }
+    values.extend(std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?))));
+    values
+}
+
 /// A variable's default, as it is in the documentation.
 fn default_of(name: &str) -> Option<&'static str> {
     VARIABLES.iter().find(|variable| variable.name == name).and_then(|variable| match variable.need {
@@ -380,6 +446,17 @@ impl Source {
         }
     }
 
+    /// One of [`VARIABLES`] by itself.
+    fn documented<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        problems: &mut Vec<String>,
+    ) -> Option<T> {
+        let variable = VARIABLES.iter().find(|variable| variable.name == name)?;
+        self.setting(name, variable.need, variable.example, parse, problems)
+    }
+
     fn setting<T>(
         &self,
         name: &str,
@@ -404,41 +481,4 @@ impl Source {
         // Neither the value nor anything made from it is shown: it may be a secret in the wrong place.
         parse(&value).map_err(|why| problems.push(format!("{name} {why} (example: {example})"))).ok()
     }
-}
-
-/// The text of `.env.example`.
-pub fn env_example() -> String {
-    let mut text = String::from(
-        "# Configuration of Baal. Copy to .env, fill in what has no default. Every variable can also be given as NAME_FILE,\n\
-         # the path of a file that holds the value.\n",
-    );
-    for variable in VARIABLES {
-        text.push('\n');
-        for line in variable.doc {
-            text.push_str(&format!("#{line}\n"));
-        }
-        text.push_str(&match variable.need {
-            Need::Required => format!("# Required. Example: {}\n{}=\n", variable.example, variable.name),
-            Need::Default(default) => format!("# {}={default}\n", variable.name),
-            Need::Optional => format!("# Optional. Example: {}\n# {}=\n", variable.example, variable.name),
-        });
-    }
-    text
-}
-
-/// The variables as the last part of `baal serve --help`.
-pub fn help() -> String {
-    let mut text = String::from("Environment (each also as NAME_FILE; `.env` is read if present):\n");
-    for variable in VARIABLES {
-        let need = match variable.need {
-            Need::Required => " (required)".to_owned(),
-            Need::Default(default) => format!(" [default: {default}]"),
-            Need::Optional => String::new(),
-        };
-        text.push_str(&format!("\n  {}{need}\n", variable.name));
-        for line in variable.doc {
-            text.push_str(&format!("     {line}\n"));
-        }
-    }
-    text
 }

@@ -55,14 +55,43 @@ pub(super) fn optional_base_url(text: &str) -> Result<Option<String>, String> {
 
 pub(super) fn database_url(text: &str) -> Result<SecretString, String> {
     let known = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    for (name, value) in query(text) {
+        // At the first connection it would look like a server that does not answer.
+        if matches!(name.as_str(), "sslrootcert" | "sslcert" | "sslkey") && std::fs::File::open(value).is_err() {
+            return Err(format!("names a file with {name} that cannot be read"));
+        }
+    }
+    // The driver would log what it does not know, with its value.
+    if query(text).iter().any(|(name, _)| name == "sslpassword") {
+        return Err("has sslpassword, and keys under a password cannot be read: decrypt the file of sslkey".into());
+    }
     match sqlx::postgres::PgConnectOptions::from_str(text) {
         Ok(_) if known => Ok(text.into()),
         _ => Err("is not a postgres:// URL".into()),
     }
 }
 
+/// Whether a database's URL carries a password, before the host or as a parameter.
+pub(super) fn has_password(url: &str) -> bool {
+    let before_host = reqwest::Url::parse(url).is_ok_and(|url| url.password().is_some());
+    before_host || query(url).iter().any(|(name, _)| name == "password")
+}
+
+fn query(url: &str) -> Vec<(String, String)> {
+    // silent-ok: what is no URL has no parameters; it is refused elsewhere
+    reqwest::Url::parse(url).map(|url| url.query_pairs().into_owned().collect()).unwrap_or_default()
+}
+
+pub(super) fn optional_database_url(text: &str) -> Result<Option<SecretString>, String> {
+    if text.is_empty() { Ok(None) } else { database_url(text).map(Some) }
+}
+
+pub(super) fn optional_secret(text: &str) -> Result<Option<SecretString>, String> {
+    Ok(Some(text).filter(|text| !text.is_empty()).map(SecretString::from))
+}
+
 pub(super) fn vault(text: &str) -> Result<Vault, String> {
-    Vault::new(&text.into()).ok_or_else(|| "is not a Fernet key (32 bytes in URL-safe base64)".into())
+    Vault::new(&text.into()).map_err(|why| why.to_string())
 }
 
 /// What goes into a header as it is; an agent refuses anything else, but only once it is started.

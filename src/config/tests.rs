@@ -91,3 +91,49 @@ fn secrets_come_from_files_too() {
     std::fs::remove_file(&file).expect("removes");
     assert_eq!(config.libertai_api_key.expose_secret(), "from-file");
 }
+
+#[test]
+fn a_file_of_keys_has_one_a_line_and_each_once() {
+    let keys = [(); 2].map(|()| Vault::generate_key().expose_secret().to_owned());
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let read = |text: String| {
+        std::fs::write(file.path(), text).expect("writes");
+        let mut values = good();
+        values.remove("BOT_ENCRYPTION_KEY");
+        values.insert("BOT_ENCRYPTION_KEY_FILE".into(), file.path().display().to_string());
+        Config::from_values(values, vec![])
+    };
+    let config = read(format!("{}\n{}\n", keys[0], keys[1])).expect("valid");
+    assert_eq!(config.vault.keys().expose_secret(), keys.join(","));
+    assert!(!format!("{:?} {:?}", config.vault, config.shown()).contains(&keys[0]));
+    let error = read(format!("{0}\n{1}\n{0}\n", keys[0], keys[1])).expect_err("invalid").to_string();
+    assert!(error.contains("BOT_ENCRYPTION_KEY holds the same key twice (numbers 1 and 3)"), "{error}");
+    let error = read(format!("{}, hunter2", keys[0])).expect_err("invalid").to_string();
+    assert!(error.contains("BOT_ENCRYPTION_KEY holds 2 keys, of which number 2 is not a Fernet key"), "{error}");
+    assert!(!error.contains("hunter2") && !error.contains(&keys[0]), "{error}");
+}
+
+#[test]
+fn the_databases_password_is_given_once() {
+    let with = |url: &str| {
+        let mut values = good();
+        values.extend(
+            [("DATABASE_URL", url), ("DATABASE_PASSWORD", "hunter2")].map(|(n, v)| (n.to_owned(), v.to_owned())),
+        );
+        Config::from_values(values, vec![])
+    };
+    assert!(with("postgres://baal@localhost/baal?sslmode=verify-full").is_ok());
+    for twice in ["postgres://baal:hunter2@localhost/baal", "postgres://baal@localhost/baal?password=hunter2"] {
+        let error = with(twice).expect_err("invalid").to_string();
+        assert!(error.contains("DATABASE_URL carries a password and DATABASE_PASSWORD is set"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let mut values = good();
+    values.insert("DATABASE_URL".into(), "postgres://baal@localhost/baal?sslpassword=hunter2".into());
+    let error = Config::from_values(values.clone(), vec![]).expect_err("invalid").to_string();
+    assert!(error.contains("sslpassword") && !error.contains("hunter2"), "{error}");
+    values
+        .insert("DATABASE_URL".into(), "postgres://localhost/baal?sslmode=verify-full&sslrootcert=/none/ca.pem".into());
+    let error = Config::from_values(values, vec![]).expect_err("invalid").to_string();
+    assert!(error.contains("DATABASE_URL names a file with sslrootcert that cannot be read"), "{error}");
+}

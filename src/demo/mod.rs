@@ -7,7 +7,7 @@ mod stack;
 pub mod supervised;
 
 use std::fs::{DirBuilder, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ pub struct Options {
     /// Port of the chat page on this machine
     #[arg(long, env = "DEMO_PORT", default_value_t = 8090)]
     pub demo_port: u16,
+    /// Address on which the chat page listens. Whoever reaches it may chat as anybody
+    #[arg(long, env = "DEMO_ADDR", default_value = "127.0.0.1")]
+    pub demo_addr: IpAddr,
     /// Address and port of the program
     #[arg(long, env = "LISTEN_ADDR", default_value = "127.0.0.1:8080")]
     pub listen_addr: SocketAddr,
@@ -50,7 +53,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if lock.try_lock().is_err() {
         bail!("a demo is already running in this directory: use it, or stop it with Ctrl-C where it was started");
     }
-    check_port(SocketAddr::from(([127, 0, 0, 1], options.demo_port)), "DEMO_PORT", "8091")?;
+    check_port(SocketAddr::new(options.demo_addr, options.demo_port), "DEMO_PORT", "8091")?;
     if options.listen_addr.port() == 0 {
         // Telegram's side must be told the address before there is one.
         bail!("LISTEN_ADDR needs a port other than 0, such as LISTEN_ADDR=127.0.0.1:8081");

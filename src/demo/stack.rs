@@ -1,7 +1,7 @@
 //! The demo's processes: started in order, watched, stopped in order.
 
 use std::ffi::OsStr;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use super::Options;
 use super::postgres::Postgres;
 use super::secrets::Secrets;
 use super::supervised::{Spec, Supervised, tail};
+use crate::health::reachable;
 
 /// A debug build on a busy machine takes a few seconds, most of them for migrations.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -87,7 +88,7 @@ impl Stack {
         places: &Places,
     ) -> anyhow::Result<Simulated> {
         let program = beside_this("baal-simulators")?;
-        let listen = format!("127.0.0.1:{}", options.demo_port);
+        let listen = SocketAddr::new(options.demo_addr, options.demo_port).to_string();
         let state = places.root.join("telegram.json");
         let args = ["--telegram-listen", &listen, "--libertai-listen", "127.0.0.1:0", "--state"];
         let args: Vec<&OsStr> = args.iter().map(OsStr::new).chain([state.as_os_str()]).collect();
@@ -106,7 +107,13 @@ impl Stack {
         let line = tokio::time::timeout(READY_DEADLINE, simulators.first_line());
         match line.await.context("the simulators don't become ready")?? {
             Some(line) => {
-                serde_json::from_str(&line).context("the simulators said something else than their addresses")
+                let mut simulated: Simulated =
+                    serde_json::from_str(&line).context("the simulators said something else than their addresses")?;
+                // They say where they listen, which may be everywhere.
+                if let Some(listens) = simulated.telegram.strip_prefix("http://").and_then(|it| it.parse().ok()) {
+                    simulated.telegram = format!("http://{}", reachable(listens));
+                }
+                Ok(simulated)
             }
             None => bail!("the simulators didn't start; their last words:\n{}", tail(simulators.log(), 15)),
         }
@@ -148,7 +155,12 @@ impl Stack {
                 &["RUST_LOG", "LOG_FORMAT"]
             }
         };
-        let passed_on: Vec<_> = passed_on.iter().filter_map(|&name| Some((name, std::env::var_os(name)?))).collect();
+        let of_the_database = ["DATABASE_PASSWORD", "DATABASE_DIRECT_URL"];
+        let mut passed_on: Vec<_> =
+            passed_on.iter().filter_map(|&name| Some((name, std::env::var_os(name)?))).collect();
+        if options.database_url.is_some() {
+            passed_on.extend(of_the_database.iter().filter_map(|&name| Some((name, std::env::var_os(name)?))));
+        }
         env.extend(passed_on.iter().map(|(name, value)| (*name, value.as_os_str())));
         let program = std::env::current_exe()?;
         let serve = Supervised::spawn(&Spec {
@@ -223,12 +235,4 @@ fn beside_this(name: &str) -> anyhow::Result<PathBuf> {
         bail!("{} is missing: build it with `make build`", path.display());
     }
     Ok(path)
-}
-
-/// Where a server that listens on `address` is reached from this machine.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        ip if !ip.is_unspecified() => address,
-        _ => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()),
-    }
 }

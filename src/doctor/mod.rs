@@ -4,6 +4,7 @@
 mod aleph;
 mod hosts;
 mod machines;
+mod secrets;
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -14,13 +15,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use secrecy::ExposeSecret;
 use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
 use teloxide_core::payloads::GetMe;
 use uuid::Uuid;
 
-use crate::app::{App, MIGRATIONS};
+use crate::app::App;
 use crate::cloud::{local, reconcile};
 use crate::config::{AgentTls, CloudKind, Config, TelegramMode};
+use crate::database;
+use crate::database::MIGRATIONS;
 use crate::telegram::api::TIMEOUT;
+
+/// The same in two sessions only where they are of one database of one server.
+const HERE: &str = "select oid::int8 # extract(epoch from pg_postmaster_start_time())::int8 from pg_database where datname = current_database()";
 
 /// What is well, or what is wrong and what to do about it.
 type Finding = Result<String, String>;
@@ -59,13 +66,15 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let general = Config { cloud: CloudKind::Local, agent_tls: AgentTls::Acme, agent_ca_file: None, ..config.clone() };
     let app = App::new(general).context("the checks cannot begin")?;
     let mut lines = vec![
-        Line::new("database", database(&app).await),
+        Line::new("database", postgres(&app).await),
         Line::new("schema", schema(&app).await),
         Line::new("clock", clock(&app).await),
+        secrets::check(&app).await,
         Line::new("telegram", telegram(&app).await),
         Line::new("updates", updates(&app).await),
         Line::new("libertai", libertai(&app).await),
     ];
+    lines.extend(direct(&app).await);
     match config.cloud {
         CloudKind::Local => {
             lines.push(Line::new("agent program", agent_program(&app)));
@@ -105,16 +114,38 @@ async fn out_of_reach(app: &App, cloud: CloudKind) -> Option<Finding> {
     }
 }
 
-async fn database(app: &App) -> Finding {
+async fn postgres(app: &App) -> Finding {
     let version: String = sqlx::query_scalar("show server_version")
         .fetch_one(&app.db)
         .await
-        .map_err(|error| format!("it does not answer ({error}). Is Postgres running, and DATABASE_URL right?"))?;
+        .map_err(|error| format!("{}.", database::trouble(&error)))?;
     let major = version.split(['.', ' ']).next().and_then(|major| major.parse::<u32>().ok()).unwrap_or(0);
     if major < 15 {
         return Err(format!("Postgres {version} is too old. Use 15 or newer."));
     }
     Ok(format!("Postgres {version}"))
+}
+
+/// DATABASE_DIRECT_URL, where there is one, and whether what the pooler hands out is as it should be.
+async fn direct(app: &App) -> Option<Line> {
+    app.config.database_direct_url.as_ref()?;
+    let checked = async {
+        let mut session = PgConnection::connect_with(&database::session(&app.config, "baal doctor")?).await?;
+        let here: i64 = sqlx::query_scalar(HERE).fetch_one(&mut session).await?;
+        session.close().await?;
+        let there: i64 = sqlx::query_scalar(HERE).fetch_one(&app.db).await?;
+        Ok::<_, sqlx::Error>((here == there, database::unsettled(&app.config, &app.db).await?))
+    };
+    let finding = match checked.await {
+        Err(error) => Err(format!("{}.", database::trouble(&error))),
+        Ok((false, _)) => Err("it is not the database of DATABASE_URL. Both must lead to the same one.".into()),
+        Ok((true, unsettled)) if !unsettled.is_empty() => Err(format!(
+            "sessions behind the pooler lack {}. Run `baal migrate`, then `reconnect` on PgBouncer's console.",
+            unsettled.join(", ")
+        )),
+        Ok((true, _)) => Ok("the database of DATABASE_URL, without the pooler between".into()),
+    };
+    Some(Line::new("direct way to the database", finding))
 }
 
 async fn schema(app: &App) -> Finding {

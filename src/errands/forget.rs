@@ -108,15 +108,21 @@ async fn stop_turns(conn: &mut PgConnection, user: i64) -> sqlx::Result<()> {
 async fn ask_to_forget(conn: &mut PgConnection, app: &App, errand: &Claimed) -> sqlx::Result<()> {
     let chats = sqlx::query(
         "select distinct t.bot_id, t.chat_id, t.agent_id, a.owner_id = $1 as own
-           from turns t join agents a on a.id = t.agent_id
-          where t.bot_id in (select b.bot_id from bots b) and t.chat_id = $1 and t.user_id = $1 and (a.owner_id <> $1 or a.external)
+           from (select n.bot_id, n.chat_id, n.agent_id from turns n
+                  where n.bot_id in (select b.bot_id from bots b) and n.chat_id = $1 and n.user_id = $1 and n.kind in ('message', 'reset', 'hello')
+                  -- Turns are not kept for ever.
+                  union select v.bot_id, v.user_id, v.agent_id from visitors v where v.user_id = $1 and v.messages > 0
+                  union select o.bot_id, $1, o.id from agents o
+                   where o.owner_id = $1 and o.external and o.created_at < now() - make_interval(days => $2)) t
+           join agents a on a.id = t.agent_id
+          where t.bot_id in (select b.bot_id from bots b) and (a.owner_id <> $1 or a.external)
             and a.deleted_at is null and a.status <> 'deleting'
-            and t.kind in ('message', 'reset', 'hello')
             and not exists (select from turns f where f.user_id = $1 and f.agent_id = t.agent_id and f.bot_id = t.bot_id
                                and f.chat_id = t.chat_id and f.kind = 'forget'
                                and f.created_at >= (select forgetting_since from users where id = $1))",
     )
     .bind(errand.user_id)
+    .bind(app.config.retention_turns)
     .fetch_all(&mut *conn)
     .await?;
     let nothing = Request { message: String::new(), name: String::new(), language_code: None };

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool, Row as _};
 use uuid::Uuid;
 
+use crate::database::columns;
 use crate::storable;
 use crate::telegram::text::Place;
 use crate::trace;
@@ -107,7 +108,7 @@ pub struct Claimed {
 /// Claims up to `limit` errands, of each user and kind the oldest open one. See [`crate::telegram::inbox::claim`] for why
 /// the conditions stand on the locked row.
 pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::Result<Vec<Claimed>> {
-    let rows = sqlx::query(
+    let rows = sqlx::query(concat!(
         "with c as materialized (
            select e.id from errands e
             where not e.done and e.claimed_by is null and e.run_at <= now() and e.bot_id = $2
@@ -116,8 +117,10 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
               and exists (select from replicas where id = $1 and expires_at > now())
             order by e.run_at limit $3 for update of e skip locked)
          update errands q set claimed_by = $1, attempt = q.attempt + 1 where q.id = any(array(select c.id from c))
-         returning q.*, extract(epoch from now() - q.created_at)::float8 as age",
-    )
+         returning ", columns!(
+            "q.": id, kind, bot_id, chat_id, thread_id, user_id, request, progress, attempt, failures, reclaims, trace_context
+        ), ", extract(epoch from now() - q.created_at)::float8 as age",
+    ))
     .bind(replica)
     .bind(bot_id)
     .bind(limit)

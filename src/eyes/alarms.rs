@@ -34,6 +34,9 @@ pub fn of(now: &Snapshot) -> Vec<Alarm> {
         }
     };
     when(now.workers < 1, "BaalReplicasGone", &|| "Nobody works: no live replica is registered.".into());
+    when(now.held.is_some(), "BaalHeld", &|| {
+        "Nothing is worked at: restored from a backup, until `baal reconcile --confirm`.".into()
+    });
     let account = now.account.as_ref();
     if let Some(hours) = account.and_then(|account| account.hours) {
         when(hours < CREDITS_HOURS, "BaalCreditsLow", &|| {
@@ -102,6 +105,7 @@ mod tests {
         let ended = |failed| [("repair".to_owned(), [("failed".to_owned(), failed)].into())].into();
         let cases = [
             ("BaalReplicasGone", Snapshot { workers: 0, listeners: 1, ..fine() }),
+            ("BaalHeld", Snapshot { held: Some(0.0), ..fine() }),
             ("BaalCreditsLow", Snapshot { account: account(71.0, Some(0.0)), ..fine() }),
             ("BaalCreditsUnknown", Snapshot { account: account(100.0, None), ..fine() }),
             ("BaalInboxOld", Snapshot { updates: queue(61.0, 0), ..fine() }),

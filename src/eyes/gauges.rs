@@ -9,7 +9,8 @@ use super::names as n;
 use super::snapshot::{Counts, Snapshot};
 
 /// Job kinds, their states and outcomes that are there from the start.
-const KINDS: [&str; 8] = ["provision", "deprovision", "redeploy", "repair", "stop", "start", "prepare", "retire"];
+const KINDS: [&str; 9] =
+    ["provision", "deprovision", "redeploy", "takeover", "repair", "stop", "start", "prepare", "retire"];
 const STATES: [&str; 4] = ["ready", "running", "backing_off", "in_line"];
 const OUTCOMES: [&str; 3] = ["succeeded", "failed", "cancelled"];
 const AGENT: [&str; 5] = ["provisioning", "running", "stopped", "failed", "deleting"];
@@ -58,6 +59,7 @@ pub fn set(now: Option<&Snapshot>, before: Option<&Snapshot>) {
     scale.set(n::RECONCILED, known.reconciled.unwrap_or(f64::NAN));
     scale.set(n::RECONCILE_INTERVAL, known.reconcile_interval);
     scale.count(n::STRAYS, known.strays);
+    scale.count(n::HELD, known.held.is_some().into());
     set_account(&scale, known);
 }
 

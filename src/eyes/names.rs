@@ -29,6 +29,7 @@ pub(super) const REPLICAS: &str = "baal_replicas";
 pub(super) const RECONCILED: &str = "baal_reconciled_seconds";
 pub(super) const RECONCILE_INTERVAL: &str = "baal_reconcile_interval_seconds";
 pub(super) const STRAYS: &str = "baal_stray_instances";
+pub(super) const HELD: &str = "baal_held";
 pub(super) const CREDITS: &str = "baal_credits";
 pub(super) const CREDITS_LAST: &str = "baal_credits_lasting_seconds";
 pub(super) const CREDITS_AGE: &str = "baal_credits_age_seconds";
@@ -83,6 +84,7 @@ pub(super) const GAUGES: &[(&str, &str)] = &[
     ),
     (RECONCILE_INTERVAL, "How often the cloud is to be compared with the database"),
     (STRAYS, "Instances of this installation that the database does not know"),
+    (HELD, "Whether the installation was restored from a backup and nothing is worked at until that is confirmed"),
     (CREDITS, "Credits of the account at the cloud; not a number where there is no account or they are not known"),
     (CREDITS_LAST, "Time that the credits last for the machines there are; infinite where there are none"),
     (CREDITS_AGE, "Time since this process learnt the credits; infinite where it never did"),

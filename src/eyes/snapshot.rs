@@ -54,6 +54,8 @@ pub struct Snapshot {
     pub reconcile_interval: f64,
     /// Instances with this installation's id that no row knows.
     pub strays: i64,
+    /// Since this installation, restored from a backup, is held; none where it works.
+    pub held: Option<f64>,
     /// The account at the cloud; none where CLOUD has none.
     pub account: Option<Account>,
 }
@@ -114,6 +116,7 @@ struct Figures {
     listeners: i64,
     strays: i64,
     reconciled: Option<f64>,
+    held: Option<f64>,
     #[sqlx(flatten)]
     pool: Size,
 }
@@ -130,6 +133,7 @@ pub async fn read(conn: &mut PgConnection, config: &Config) -> sqlx::Result<Snap
                 j.preparing, j.waiting, r.workers, r.listeners,
                 (select count(*) from stray_instances) as strays,
                 extract(epoch from now() - i.reconciled_at)::float8 as reconciled,
+                extract(epoch from now() - i.held_since)::float8 as held,
                 i.pool_min_size as min_size, i.pool_max_size as max_size
            from installation i,
                 (select count(*) as open, coalesce(extract(epoch from now() - min(received_at)), 0)::float8 as oldest
@@ -240,6 +244,7 @@ impl Snapshot {
             reconciled: figures.reconciled.filter(|_| config.cloud == CloudKind::Aleph).map(|age| age.max(0.0)),
             reconcile_interval: config.reconcile_interval.as_secs_f64(),
             strays: figures.strays,
+            held: figures.held.map(|age| age.max(0.0)),
             account: None,
             jobs,
             jobs_ended,

@@ -10,9 +10,9 @@ use tracing::warn;
 
 use super::alarms::{self, Alarm};
 use super::snapshot::{self, Counts, LastHour, Queue, Snapshot};
-use crate::app;
 use crate::cloud::aleph::{Aleph, Funds};
 use crate::config::{CloudKind, Config};
+use crate::database;
 
 /// How long the cloud may take to tell the credits.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
@@ -35,8 +35,9 @@ struct Report<'a> {
 
 /// Prints how the system is doing. `false` if anything is alarming.
 pub async fn run(config: &Config, options: Options) -> anyhow::Result<bool> {
-    let db = app::connect_lazily(config)?;
-    let mut conn = db.acquire().await.context("the database does not answer: is DATABASE_URL right?")?;
+    let db = database::connect_lazily(config)?;
+    let mut conn =
+        db.acquire().await.map_err(|error| anyhow::anyhow!("the database: {}", database::trouble(&error)))?;
     let read = snapshot::read(&mut conn, config).await;
     let mut figures = read.context("the figures could not be read: `baal migrate` brings the schema up to date")?;
     let hour = LastHour::read(&mut conn).await.context("the turns of the last hour could not be read")?;
@@ -70,7 +71,9 @@ async fn funds(config: &Config) -> Option<Funds> {
 
 /// The figures as aligned lines, and what is alarming.
 fn told(now: &Snapshot, hour: &LastHour, alarms: &[Alarm]) -> String {
-    let mut lines = vec![
+    let held = now.held.map(|since| format!("for {}: restored from a backup, nothing is worked at", age(since)));
+    let mut lines: Vec<_> = held.map(|held| ("held", held)).into_iter().collect();
+    lines.extend([
         ("replicas", format!("{} work, {} only listen", now.workers, now.listeners)),
         ("inbox", queue(&now.updates, "dead letters")),
         ("turns", format!("{} under way, {} waiting{}", now.turns_running, now.turns.open, oldest(&now.turns))),
@@ -81,7 +84,7 @@ fn told(now: &Snapshot, hour: &LastHour, alarms: &[Alarm]) -> String {
         ("jobs, last hour", counts(&now.jobs_ended)),
         ("agents", agents(now)),
         ("machines", format!("{} of {} allowed ({})", now.machines(), now.vms_max, counts(&now.vms))),
-    ];
+    ]);
     if now.pool.max > 0 {
         let pool = now.pool;
         let state =

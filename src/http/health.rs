@@ -6,7 +6,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::Server;
-use crate::app::{App, MIGRATIONS};
+use crate::app::App;
+use crate::database::MIGRATIONS;
 
 /// 200 once the database answers and has this program's schema; else 503 with the reason.
 pub(super) async fn ready(State(server): State<Server>) -> (StatusCode, String) {

@@ -8,6 +8,7 @@ use super::InstallError;
 /// Scripts and units, as they are in the repository. They stand in one directory there.
 const SCRIPTS: &[(&str, &[u8])] = &[
     ("install.sh", include_bytes!("../../crates/agent/systemd/install.sh")),
+    ("takeover.sh", include_bytes!("../../crates/agent/systemd/takeover.sh")),
     ("uninstall.sh", include_bytes!("../../crates/agent/systemd/uninstall.sh")),
     ("web.sh", include_bytes!("../../crates/agent/systemd/web.sh")),
     ("caddy.conf", include_bytes!("../../crates/agent/systemd/caddy.conf")),

@@ -2,10 +2,9 @@
 //! Its key never leaves this host: machines get finished certificates.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs::{self, Permissions};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -20,7 +19,7 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::InstallError;
-use crate::private_file::warn_if_shared;
+use crate::private_file::{self, warn_if_shared};
 
 /// How long the authority is valid.
 const AUTHORITY_DAYS: i64 = 3_650;
@@ -128,11 +127,9 @@ pub fn create(directory: &Path) -> Result<(PathBuf, PathBuf), InstallError> {
 
     let cert_path = directory.join("ca.pem");
     let key_path = directory.join("ca-key.pem");
-    fs::create_dir_all(directory)
-        .map_err(|error| InstallError::Own(format!("{} cannot be made: {error}", directory.display())))?;
     let key_pem = SecretString::from(key.serialize_pem());
-    write_new(&key_path, key_pem.expose_secret(), 0o600)?;
-    if let Err(error) = write_new(&cert_path, &cert.pem(), 0o644) {
+    write_new(&key_path, key_pem.expose_secret())?;
+    if let Err(error) = write_new(&cert_path, &cert.pem()).and_then(|()| publish(&cert_path)) {
         // Ours, made a moment ago: a key without its certificate is in the way of the next attempt.
         // silent-ok: the first error says more.
         let _ = fs::remove_file(&key_path);
@@ -150,16 +147,20 @@ fn read(path: &Path) -> Result<String, InstallError> {
     fs::read_to_string(path).map_err(|error| InstallError::Own(format!("{} cannot be read: {error}", path.display())))
 }
 
-fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), InstallError> {
-    let cannot = |error: std::io::Error| match error.kind() {
+fn write_new(path: &Path, text: &str) -> Result<(), InstallError> {
+    private_file::create_new(path, text.as_bytes()).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => InstallError::Own(format!(
             "{} is there already and stays as it is; name another directory, or move it away first",
             path.display()
         )),
         _ => InstallError::Own(format!("{} cannot be written: {error}", path.display())),
-    };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(cannot)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(cannot)
+    })
+}
+
+/// Lets everybody read a certificate, who is to check others against it.
+fn publish(path: &Path) -> Result<(), InstallError> {
+    let published = fs::set_permissions(path, Permissions::from_mode(0o644));
+    published.map_err(|error| InstallError::Own(format!("{} cannot be opened to others: {error}", path.display())))
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ const FIRST_BOOT: Duration = Duration::from_secs(600);
 const PREPARE: Duration = Duration::from_secs(1_200);
 /// The new one stops, starts, and is waited for, and then perhaps the old one, after another installation.
 const INSTALL: Duration = Duration::from_secs(600);
+/// As well as that, the Python agent ends its turns, and its files are copied.
+const TAKE_OVER: Duration = Duration::from_secs(1_200);
 /// The agent ends its turns, after another installation.
 const HALT: Duration = Duration::from_secs(420);
 /// Ten megabytes over a slow line.
@@ -129,6 +131,18 @@ pub(super) fn prepare(vm: Uuid, sha256: &str, name: &SiteName, given: bool, root
 pub(super) fn install(vm: Uuid, sha256: &str, archive: Vec<u8>) -> Command {
     let body = format!(r#"bash "$dir/install.sh" --sha256 {sha256} --config "$dir/config.json""#);
     with_archive("installing the agent", vm, CLAIM, archive, INSTALL, &body)
+}
+
+/// The same, where the Python system's agent may run, which becomes ours.
+pub(super) fn take_over(vm: Uuid, sha256: &str, archive: Vec<u8>) -> Command {
+    let body = format!(r#"bash "$dir/install.sh" --sha256 {sha256} --config "$dir/config.json" --take-over"#);
+    with_archive("taking over the agent", vm, CLAIM, archive, TAKE_OVER, &body)
+}
+
+/// The Python system's agent as it was before that.
+pub(super) fn give_back(vm: Uuid, archive: Vec<u8>) -> Command {
+    let body = r#"bash "$dir/takeover.sh" --give-back"#;
+    with_archive("giving the agent back", vm, CLAIM, archive, TAKE_OVER, body)
 }
 
 /// The agent stopped, until the next installation: it is not started by a boot either. After an installation that is at work.

@@ -152,11 +152,36 @@ impl Kit {
     /// this returns. Where it doesn't become healthy, the last program and configuration that were are put back
     /// ([`InstallError::Restored`]), if there were any. As [`Kit::prepare`], only on a machine that is `vm`'s.
     pub async fn install(&self, session: &mut Session, vm: Uuid, config: &AgentConfig) -> Result<(), InstallError> {
+        self.put_there(session, vm, config, false).await
+    }
+
+    /// As [`Kit::install`], where the Python system's agent may run: it is stopped, and what it has (workspace, memory,
+    /// conversations) becomes the agent's. Where ours does not become healthy, that one is put back and runs again
+    /// ([`InstallError::Restored`]).
+    pub async fn take_over(&self, session: &mut Session, vm: Uuid, config: &AgentConfig) -> Result<(), InstallError> {
+        self.put_there(session, vm, config, true).await
+    }
+
+    /// Takes a [`Kit::take_over`] back: the Python system's agent runs again, with what it had then.
+    pub async fn give_back(&self, session: &mut Session, vm: Uuid) -> Result<(), InstallError> {
+        let said = session.run(&commands::give_back(vm, archive::archive(&[])?)).await.map_err(foreign)?;
+        log("agent given back", &said, &[]);
+        Ok(())
+    }
+
+    async fn put_there(
+        &self,
+        session: &mut Session,
+        vm: Uuid,
+        config: &AgentConfig,
+        take_over: bool,
+    ) -> Result<(), InstallError> {
         let json = serde_json::to_vec(config)
             .map_err(|error| InstallError::Own(format!("the agent's configuration cannot be written: {error}")))?;
         let archive = archive::archive(&[("config.json", &json)])?;
         let secrets = secrets(config);
-        let command = Command { secrets: secrets.clone(), ..commands::install(vm, self.program_sha256(), archive) };
+        let command = if take_over { commands::take_over } else { commands::install };
+        let command = Command { secrets: secrets.clone(), ..command(vm, self.program_sha256(), archive) };
         let secrets: Vec<&str> = secrets.iter().map(|secret| secret.expose_secret()).collect();
         match self.run_with_program(session, &command).await {
             Ok(said) => {

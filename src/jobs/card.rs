@@ -49,6 +49,8 @@ pub enum Scene {
     },
     /// It runs as it is wanted now.
     Updated,
+    /// It was the Python system's, and runs as one of ours.
+    TakenOver,
     /// It runs again as it did before, for what was wanted does not work.
     Restored {
         /// In words for the owner.

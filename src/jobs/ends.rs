@@ -40,7 +40,7 @@ impl Turn<'_> {
         let agent = locked.agent()?;
         let Some((vm, url)) = locked.vm.as_ref().and_then(|vm| Some((vm, vm.url()?))) else {
             tx.rollback().await?;
-            if matches!(self.job.kind, Kind::Redeploy | Kind::Start) {
+            if self.job.kind.changes() || self.job.kind == Kind::Start {
                 return Err(Self::lost_machine());
             }
             let state = State { vm: None, ..state.clone() };
@@ -52,7 +52,11 @@ impl Turn<'_> {
             if let Some(version) = state.version {
                 // Should what is wanted now not work, this is what it goes back to.
                 agents::store::set_deployed(&mut tx, agent.id, version).await?;
-                agents::keys::set_deployed(&mut tx, agent.id, state.key.unwrap_or(0)).await?;
+                if !self.is_given_back(agent) {
+                    agents::keys::set_deployed(&mut tx, agent.id, state.key.unwrap_or(0)).await?;
+                }
+                // From here on the Python system's program has been replaced, and nothing goes back to it.
+                agents::store::set_protocol(&mut tx, agent.id, state.protocol.unwrap_or(1)).await?;
             }
             let scene = self.working(Some(vm), Step::Install, &state);
             self.show(&mut tx, Some(agent), &scene).await?;
@@ -64,10 +68,13 @@ impl Turn<'_> {
         };
         let protocol = state.protocol.unwrap_or(1);
         agents::store::set_running(&mut tx, agent.id, &url, protocol, version).await?;
-        agents::keys::set_deployed(&mut tx, agent.id, state.key.unwrap_or(0)).await?;
+        if !self.is_given_back(agent) {
+            agents::keys::set_deployed(&mut tx, agent.id, state.key.unwrap_or(0)).await?;
+        }
         let scene = match (self.job.kind, &state.restored) {
             (_, Some(reason)) => Scene::Restored { reason: reason.clone() },
             (Kind::Redeploy, None) => Scene::Updated,
+            (Kind::Takeover, None) => Scene::TakenOver,
             (Kind::Start, None) if !state.memory_lost => Scene::Started,
             (Kind::Repair, None) => Scene::Repaired { memory_lost: state.memory_lost },
             (_, None) if state.memory_lost => Scene::Repaired { memory_lost: true },
@@ -83,6 +90,11 @@ impl Turn<'_> {
         self.app.wake.wake(Queue::Turns);
         info!(job.id = %self.job.claim.job_id, job.kind = self.job.kind.as_str(), agent.id, agent.url = url, agent.version = version, vm.id = %vm.id, "the agent runs as wanted");
         Ok(None)
+    }
+
+    /// Whether what answers is the Python system's agent still, or again: which key that has is known as well as before.
+    fn is_given_back(&self, agent: &Agent) -> bool {
+        agent.is_pythons() && self.job.state.protocol == Some(1)
     }
 
     /// What is told of an agent that is ready. One that its owner's chat talks to says hello there itself.

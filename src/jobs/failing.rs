@@ -185,7 +185,9 @@ impl Turn<'_> {
         let old = &self.job.state;
         if let Some(vm) = &locked.vm {
             vms::retire(&mut tx, vm.id).await?;
-            if let Machine::Aleph(instance) = &vm.machine {
+            if let Machine::Aleph(instance) = &vm.machine
+                && !instance.crn.hash.is_empty()
+            {
                 let (node, time) = (&instance.crn, self.app.config.crn_avoid);
                 places::avoid(&mut tx, &node.hash, time, &trouble.reason).await?;
                 warn!(vm.id = %vm.id, crn.hash = node.hash, crn.url = node.url, "a compute node is avoided for a while: {}", trouble.reason);
@@ -271,10 +273,7 @@ impl Turn<'_> {
             return Ok(Some(locked.job));
         }
         self.record(&mut tx, Some(&trouble.reason)).await?;
-        if !cancelled
-            && self.job.kind == Kind::Redeploy
-            && locked.agent.as_ref().is_some_and(|agent| self.is_outdated(agent))
-        {
+        if !cancelled && self.job.kind.changes() && locked.agent.as_ref().is_some_and(|agent| self.is_outdated(agent)) {
             return self.try_newer(tx, locked).await;
         }
         let mut left = Left::Nothing;
@@ -299,7 +298,7 @@ impl Turn<'_> {
             let goes_on = match kind {
                 // Where it failed nothing is known of the machine, which may well run as ever.
                 Kind::Stop => cancelled || agent.wanted_version != agent.deployed_version,
-                Kind::Redeploy => left == Left::AsBefore && self.is_outdated(agent),
+                Kind::Redeploy | Kind::Takeover => left == Left::AsBefore && self.is_outdated(agent),
                 _ => false,
             };
             if goes_on {

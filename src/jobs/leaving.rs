@@ -27,7 +27,9 @@ impl Turn<'_> {
         let is_kept = machines.iter().any(|vm| !(state.fresh && state.vm == Some(vm.id)));
         let left = match (self.job.kind, url) {
             // The machine says so itself.
-            (Kind::Redeploy | Kind::Repair | Kind::Start, Some(url)) if grade == Grade::Restored => {
+            (Kind::Redeploy | Kind::Takeover | Kind::Repair | Kind::Start, Some(url))
+                if grade == Grade::Restored && !agent.is_pythons_failure() =>
+            {
                 // The words that it was to go back to are those of what ran before.
                 let back = state.restoring.filter(|version| *version == agent.wanted_version);
                 let version = back.unwrap_or(agent.deployed_version);
@@ -38,8 +40,10 @@ impl Turn<'_> {
             (Kind::Stop, _) => return Ok(Left::Unknown),
             // Nothing was done to it. Where it lies in the machine that it doesn't start, it is for a repair.
             (Kind::Start, _) if !state.reached && grade == Grade::Last && is_kept => Left::Stopped,
-            (Kind::Redeploy, _) if agent.status == Status::Running && !state.reached => Left::AsBefore,
-            (Kind::Redeploy, _) if agent.status == Status::Running && state.restored.is_none() => Left::Unknown,
+            (Kind::Redeploy | Kind::Takeover, _) if agent.status == Status::Running && !state.reached => Left::AsBefore,
+            (Kind::Redeploy | Kind::Takeover, _) if agent.status == Status::Running && state.restored.is_none() => {
+                Left::Unknown
+            }
             _ if is_kept => Left::Memory,
             _ => Left::Nothing,
         };
@@ -67,9 +71,10 @@ pub(super) async fn go_on(conn: &mut PgConnection, agent: &Agent) -> sqlx::Resul
     if agent.status != Status::Running {
         return Ok(());
     }
+    let kind = Kind::to_change(agent);
     if agent.wanted_version != agent.deployed_version {
-        return super::start(conn, Kind::Redeploy, agent).await;
+        return super::start(conn, kind, agent).await;
     }
     // Nobody waits for it.
-    store::enqueue(conn, Kind::Redeploy, agent.id, None).await.map(drop)
+    store::enqueue(conn, kind, agent.id, None).await.map(drop)
 }

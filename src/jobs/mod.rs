@@ -30,12 +30,12 @@ use crate::telegram::outbox;
 use card::Scene;
 use model::Kind;
 
-/// Enqueues a job for the agent (`provision`, `deprovision`, `redeploy`, `repair`, `stop`, `start`) and, if somebody waits for its end, the
+/// Enqueues a job for the agent (`provision`, `deprovision`, `redeploy`, `takeover`, `repair`, `stop`, `start`) and, if somebody waits for its end, the
 /// message that shows how it goes. The agent has no other job that is not done: see [`store::live`]. Wake
 /// [`Queue::Jobs`](crate::wake::Queue) and [`Queue::Outbox`](crate::wake::Queue) after the commit.
 pub async fn start(conn: &mut PgConnection, kind: Kind, agent: &Agent) -> sqlx::Result<()> {
     let progress = match kind {
-        Kind::Provision | Kind::Redeploy | Kind::Repair | Kind::Start => {
+        Kind::Provision | Kind::Redeploy | Kind::Takeover | Kind::Repair | Kind::Start => {
             let card = card::card(agent, &Scene::Queued { kind }, None);
             Some(outbox::enqueue(conn, &card.message(agent.bot_id, agent.chat_id)).await?)
         }

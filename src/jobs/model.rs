@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::cause::Cause;
+use crate::agents::Agent;
 use crate::config::CloudKind;
 
 /// What a job is to bring about.
@@ -20,6 +21,9 @@ pub enum Kind {
     Deprovision,
     /// The agent, which runs, runs as its row says now; else as it did before.
     Redeploy,
+    /// The Python system's agent, which runs, becomes one of ours that runs as its row says, with all that it remembers; else it
+    /// runs as it did before.
+    Takeover,
     /// The agent runs as its row says, on its own machine if that can be mended, else on another.
     Repair,
     /// The agent's program does not run; all else stays.
@@ -39,6 +43,7 @@ impl Kind {
             Self::Provision => "provision",
             Self::Deprovision => "deprovision",
             Self::Redeploy => "redeploy",
+            Self::Takeover => "takeover",
             Self::Repair => "repair",
             Self::Stop => "stop",
             Self::Start => "start",
@@ -52,11 +57,22 @@ impl Kind {
         !matches!(self, Self::Provision | Self::Deprovision | Self::Prepare | Self::Retire)
     }
 
+    /// Whether it changes an agent that runs, and leaves it running as before if that cannot be done.
+    pub fn changes(self) -> bool {
+        matches!(self, Self::Redeploy | Self::Takeover)
+    }
+
+    /// What brings about what is wanted of this agent, which runs.
+    pub fn to_change(agent: &Agent) -> Self {
+        if agent.is_pythons() { Self::Takeover } else { Self::Redeploy }
+    }
+
     /// Where a job of this kind begins.
     pub fn first_step(self) -> Step {
         match self {
             Self::Provision | Self::Repair | Self::Prepare => Step::Place,
             Self::Redeploy | Self::Start => Step::Install,
+            Self::Takeover => Step::Reach,
             Self::Stop => Step::Halt,
             Self::Deprovision | Self::Retire => Step::Stop,
         }
@@ -137,6 +153,8 @@ pub fn way(kind: Kind, cloud: CloudKind) -> &'static [Step] {
         (Kind::Provision | Kind::Repair, CloudKind::Hosts) => &[Place, Reach, Prepare, Install, Health, Finish],
         (Kind::Provision | Kind::Repair, CloudKind::Local) => &[Place, Install, Start, Health, Finish],
         (Kind::Redeploy | Kind::Start, CloudKind::Aleph | CloudKind::Hosts) => &[Install, Health, Finish],
+        // It runs, so its machine is there; on what is none of a cloud's it never ran.
+        (Kind::Takeover, _) => &[Reach, Prepare, Install, Health, Finish],
         (Kind::Redeploy | Kind::Start, CloudKind::Local) => &[Install, Start, Health, Finish],
         (Kind::Prepare, CloudKind::Aleph) => &[Place, Create, Reach, Prepare, Store],
         (Kind::Prepare, CloudKind::Hosts) => &[Place, Reach, Prepare, Store],
@@ -267,6 +285,7 @@ mod tests {
         assert_eq!(path(Kind::Repair, Aleph), on_aleph);
         assert_eq!(path(Kind::Provision, Hosts), ["place", "reach", "prepare", "install", "health", "finish"]);
         assert_eq!(path(Kind::Redeploy, Aleph), ["install", "health", "finish"]);
+        assert_eq!(path(Kind::Takeover, Aleph), ["reach", "prepare", "install", "health", "finish"]);
         assert_eq!(path(Kind::Redeploy, Local), ["install", "start", "health", "finish"]);
         assert_eq!(path(Kind::Prepare, Aleph), ["place", "create", "reach", "prepare", "store"]);
         for cloud in [Aleph, Hosts, Local] {
@@ -280,8 +299,9 @@ mod tests {
 
     #[test]
     fn ways_begin_where_their_kind_begins() {
-        let agents = [Kind::Provision, Kind::Deprovision, Kind::Redeploy, Kind::Repair, Kind::Stop, Kind::Start];
-        for kind in agents.into_iter().chain([Kind::Prepare, Kind::Retire]) {
+        let changing = [Kind::Redeploy, Kind::Takeover];
+        let agents = [Kind::Provision, Kind::Deprovision, Kind::Repair, Kind::Stop, Kind::Start];
+        for kind in agents.into_iter().chain(changing).chain([Kind::Prepare, Kind::Retire]) {
             for cloud in [CloudKind::Aleph, CloudKind::Hosts, CloudKind::Local] {
                 assert_eq!(way(kind, cloud).first(), Some(&kind.first_step()));
             }

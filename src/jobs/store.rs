@@ -13,6 +13,7 @@ use uuid::Uuid;
 pub use super::history::history;
 use super::model::{Kind, Outcome, State, Step};
 use super::verdict::MAX_RECLAIMS;
+use crate::database::columns;
 use crate::trace;
 
 /// The right to work on a job.
@@ -51,6 +52,15 @@ pub struct Job {
     pub progress: Option<i64>,
     /// What led to it, for [`trace::follow`].
     pub trace_context: Option<String>,
+}
+
+macro_rules! job_columns {
+    ($of:literal) => {
+        columns!(
+            $of: id, claimed_by, attempt, kind, agent_id, vm_id, step, state, failures, reclaims, cancel_requested, progress,
+            trace_context
+        )
+    };
 }
 
 impl FromRow<'_, PgRow> for Job {
@@ -131,7 +141,7 @@ pub async fn enqueue_retire(conn: &mut PgConnection, vm_id: Uuid) -> sqlx::Resul
 
 /// Claims up to `limit` jobs whose time has come, of which at most `makers` make something, if the replica is registered.
 pub async fn claim(conn: &mut PgConnection, replica_id: i64, limit: i64, makers: i64) -> sqlx::Result<Vec<Job>> {
-    let rows = sqlx::query(
+    let rows = sqlx::query(concat!(
         "with making as materialized (
            select id from jobs
             where not done and claimed_by is null and run_at <= now() and step not in ('stop', 'remove', 'end')
@@ -144,8 +154,9 @@ pub async fn claim(conn: &mut PgConnection, replica_id: i64, limit: i64, makers:
             order by run_at limit $2 - (select count(*) from making) for update skip locked)
          update jobs j set claimed_by = $1, attempt = j.attempt + 1
           where j.id = any(array(select making.id from making union all select removing.id from removing))
-         returning j.*",
-    )
+         returning ",
+        job_columns!("j.")
+    ))
     .bind(replica_id)
     .bind(limit)
     .bind(makers.min(limit))
@@ -171,12 +182,16 @@ pub async fn release_strays(db: &PgPool, replica_id: i64, held: &[Uuid]) -> sqlx
 
 /// The job as it stands, locked until the transaction ends, if the claim is still good.
 pub async fn lock(conn: &mut PgConnection, claim: &Claim) -> sqlx::Result<Option<Job>> {
-    sqlx::query_as("select * from jobs where id = $1 and claimed_by = $2 and attempt = $3 and not done for update")
-        .bind(claim.job_id)
-        .bind(claim.replica_id)
-        .bind(claim.attempt)
-        .fetch_optional(conn)
-        .await
+    sqlx::query_as(concat!(
+        "select ",
+        job_columns!(""),
+        " from jobs where id = $1 and claimed_by = $2 and attempt = $3 and not done for update"
+    ))
+    .bind(claim.job_id)
+    .bind(claim.replica_id)
+    .bind(claim.attempt)
+    .fetch_optional(conn)
+    .await
 }
 
 /// Whether the job is no longer wanted, if the claim is still good.

@@ -88,11 +88,13 @@ pub fn judge(failure: Failure, jitter: f64) -> Verdict {
     let kind = if kind == Kind::Provision && !fresh && step != Step::Place { Kind::Repair } else { kind };
     let replaceable = cloud != CloudKind::Local
         && matches!(step, Step::Create | Step::Reach | Step::Prepare | Step::Install | Step::Health);
-    let changing = kind == Kind::Redeploy && !restoring;
+    let changing = kind.changes() && !restoring;
     let unreached = matches!(grade, Grade::Away | Grade::Foreign);
     let enough = match grade {
         // Nothing was changed, and its agent may well run: there is time.
-        Grade::Away if matches!(kind, Kind::Redeploy | Kind::Stop | Kind::Start) => MAX_PATIENT_FAILURES,
+        Grade::Away if matches!(kind, Kind::Redeploy | Kind::Takeover | Kind::Stop | Kind::Start) => {
+            MAX_PATIENT_FAILURES
+        }
         Grade::Foreign if !fresh => MAX_PATIENT_FAILURES,
         Grade::Shared => MAX_FAILURES,
         // Whoever waits for a change waits with an agent that does not answer.
@@ -115,9 +117,9 @@ pub fn judge(failure: Failure, jitter: f64) -> Verdict {
         // The machine runs what it ran; the rows are to say so again.
         Kind::Repair if grade == Grade::Restored && !fresh && !restoring => Verdict::Restore,
         // Nothing was changed, or it is not known what: there is nothing to go back from.
-        Kind::Redeploy if unreached || !reached => Verdict::GiveUp,
-        Kind::Redeploy if !restoring => Verdict::Restore,
-        Kind::Repair | Kind::Redeploy | Kind::Stop | Kind::Start | Kind::Prepare => Verdict::GiveUp,
+        Kind::Redeploy | Kind::Takeover if unreached || !reached => Verdict::GiveUp,
+        Kind::Redeploy | Kind::Takeover if !restoring => Verdict::Restore,
+        Kind::Repair | Kind::Redeploy | Kind::Takeover | Kind::Stop | Kind::Start | Kind::Prepare => Verdict::GiveUp,
         // These only take away, which is never given up.
         Kind::Deprovision | Kind::Retire => Verdict::Again(wait(failures, jitter)),
     }
@@ -221,7 +223,12 @@ mod tests {
             }
         }
         for grade in GRADES {
-            assert_ne!(judge(Failure { grade, ..REDEPLOY }, 0.0), Verdict::Elsewhere, "{grade:?}");
+            for kind in [Kind::Redeploy, Kind::Takeover] {
+                for step in STEPS {
+                    let verdict = judge(Failure { kind, step, grade, ..REDEPLOY }, 0.0);
+                    assert!(!matches!(verdict, Verdict::Elsewhere | Verdict::Undo), "{kind:?} {step:?} {grade:?}");
+                }
+            }
             let host = Failure { grade, cloud: CloudKind::Hosts, absent: true, ..REPAIR };
             assert_ne!(judge(host, 0.0), Verdict::Elsewhere, "a host is there or will be: {grade:?}");
         }
@@ -265,6 +272,24 @@ mod tests {
         let repair = Failure { grade: Grade::Restored, step: Step::Install, ..REPAIR };
         assert_eq!(judge(repair, 0.0), Verdict::Restore);
         assert_eq!(judge(Failure { restoring: true, ..repair }, 0.0), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn a_takeover_that_reached_the_machine_gives_it_back_and_any_other_leaves_it_alone() {
+        for step in [Step::Reach, Step::Prepare] {
+            for grade in GRADES {
+                let failure =
+                    Failure { kind: Kind::Takeover, step, grade, failures: 1_000, reached: false, ..REDEPLOY };
+                assert_eq!(judge(failure, 0.0), Verdict::GiveUp, "{step:?} {grade:?}");
+            }
+        }
+        for (step, grade) in
+            [(Step::Install, Grade::Restored), (Step::Install, Grade::Machine), (Step::Health, Grade::Machine)]
+        {
+            let failure = Failure { kind: Kind::Takeover, step, grade, failures: MAX_FEW_FAILURES, ..REDEPLOY };
+            assert_eq!(judge(failure, 0.0), Verdict::Restore, "{step:?} {grade:?}");
+            assert_eq!(judge(Failure { restoring: true, ..failure }, 0.0), Verdict::GiveUp, "{step:?} {grade:?}");
+        }
     }
 
     #[test]

@@ -245,7 +245,8 @@ pub async fn begin_dialogue(
 ) -> sqlx::Result<i64> {
     sqlx::query_scalar(
         "insert into conversations (bot_id, chat_id, dialogue_id, dialogue) values ($1, $2, 1, $3)
-         on conflict (bot_id, chat_id) do update set dialogue_id = conversations.dialogue_id + 1, dialogue = excluded.dialogue
+         on conflict (bot_id, chat_id) do update set dialogue_id = conversations.dialogue_id + 1, dialogue = excluded.dialogue,
+                dialogue_at = now()
          returning dialogue_id",
     )
     .bind(bot_id)
@@ -262,7 +263,7 @@ pub async fn set_dialogue(
     chat_id: i64,
     dialogue: Option<&Dialogue>,
 ) -> sqlx::Result<()> {
-    sqlx::query("update conversations set dialogue = $3 where bot_id = $1 and chat_id = $2")
+    sqlx::query("update conversations set dialogue = $3, dialogue_at = now() where bot_id = $1 and chat_id = $2")
         .bind(bot_id)
         .bind(chat_id)
         .bind(dialogue.map(sqlx::types::Json))

@@ -18,6 +18,7 @@ use super::inbox::{self, Claimed};
 use super::outbox::{self, Call};
 use super::update;
 use crate::app::App;
+use crate::database;
 use crate::eyes::metrics::{self, Handling};
 use crate::replica::Replica;
 use crate::slots::{Slots, bounded, ids};
@@ -29,6 +30,9 @@ const PARALLEL: usize = 64;
 const POLL: Duration = Duration::from_millis(500);
 const SUSPECT_CHECK: Duration = Duration::from_secs(5);
 
+/// Before an update is handled again that an outage of the database broke off.
+const OUTAGE_WAIT: Duration = Duration::from_secs(1);
+
 /// No handler waits for anything but the database.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -39,13 +43,21 @@ enum Failure {
     ClaimLost,
     /// It can never be handled.
     Unreadable(String),
+    /// The database is away, which is no fault of the update: however often that happens, it is handled afterwards.
+    Outage(String),
     /// It may work next time.
     Error(String),
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::Error(error.to_string())
+        let why = error.to_string();
+        let mut causes = std::iter::successors(Some(&error as &dyn std::error::Error), |cause| cause.source());
+        if causes.any(|cause| cause.downcast_ref().is_some_and(database::may_pass)) {
+            Self::Outage(why)
+        } else {
+            Self::Error(why)
+        }
     }
 }
 
@@ -158,6 +170,10 @@ async fn settle(app: &App, replica: &Replica, update: &Claimed, failure: Failure
                 warn!(why, "the update is a dead letter");
                 bounded(bury(app, replica, update, why, false)).await
             }
+            Failure::Outage(why) => {
+                warn!(why, "the database was away while an update was handled; trying again");
+                bounded(inbox::postpone(&app.db, replica.id(), update, update.failures, why, OUTAGE_WAIT)).await
+            }
             Failure::Error(why) if failures >= inbox::MAX_FAILURES => {
                 error!(why, "the update failed {failures} times and is a dead letter");
                 bounded(bury(app, replica, update, why, true)).await
@@ -165,12 +181,16 @@ async fn settle(app: &App, replica: &Replica, update: &Claimed, failure: Failure
             Failure::Error(why) => {
                 warn!(why, failures, "handling the update failed; trying again");
                 let backoff = Duration::from_millis(200) * 2u32.pow(failures as u32);
-                bounded(inbox::postpone(&app.db, replica.id(), update, why, backoff)).await
+                bounded(inbox::postpone(&app.db, replica.id(), update, failures, why, backoff)).await
             }
         };
         match recorded {
             Ok(()) => {
-                let dead = matches!(failure, Failure::Unreadable(_)) || failures >= inbox::MAX_FAILURES;
+                let dead = match failure {
+                    Failure::Unreadable(_) => true,
+                    Failure::Error(_) => failures >= inbox::MAX_FAILURES,
+                    Failure::Outage(_) | Failure::ClaimLost => false,
+                };
                 metrics::update_handled(if dead { Handling::Dead } else { Handling::Failed });
                 return;
             }

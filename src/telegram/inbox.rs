@@ -270,15 +270,23 @@ pub async fn empty(conn: &mut PgConnection, update: &Claimed) -> sqlx::Result<()
 }
 
 /// Hands an update back to be tried again after `wait`; its chat waits with it, for order matters more than pace.
-pub async fn postpone(db: &PgPool, replica: i64, update: &Claimed, error: &str, wait: Duration) -> sqlx::Result<()> {
+pub async fn postpone(
+    db: &PgPool,
+    replica: i64,
+    update: &Claimed,
+    failures: i32,
+    error: &str,
+    wait: Duration,
+) -> sqlx::Result<()> {
     sqlx::query(
-        "update updates set claimed_by = null, failures = failures + 1, error = $5, run_at = now() + make_interval(secs => $6)
+        "update updates set claimed_by = null, failures = $5, error = $6, run_at = now() + make_interval(secs => $7)
           where bot_id = $1 and update_id = $2 and claimed_by = $3 and attempt = $4 and not done",
     )
     .bind(update.bot_id)
     .bind(update.update_id)
     .bind(replica)
     .bind(update.attempt)
+    .bind(failures)
     .bind(storable::reason(error))
     .bind(wait.as_secs_f64())
     .execute(db)

@@ -237,6 +237,7 @@ fn what_the_terminal_calls_alarming_has_the_alerts_bounds() {
     let alerts: BTreeMap<_, _> = alerts().into_iter().collect();
     let bounds = [
         ("BaalReplicasGone", "< 1".to_owned()),
+        ("BaalHeld", "> 0".into()),
         ("BaalCreditsLow", format!("< {} * 3600", alarms::CREDITS_HOURS)),
         ("BaalCreditsUnknown", format!("> {}", alarms::CREDITS_AGE)),
         ("BaalInboxOld", format!("> {}", alarms::INBOX_AGE)),

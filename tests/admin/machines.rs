@@ -101,7 +101,10 @@ async fn the_pools_size_is_changed_while_it_runs() {
 async fn the_reconciler_is_run_and_told_to_act_again() {
     let stack = Stack::start().await;
     let api = Api::of(&stack);
-    assert_eq!(api.get("/reconcile").await.is(200), json!({"report_only": false, "age_seconds": null, "report": null}));
+    assert_eq!(
+        api.get("/reconcile").await.is(200),
+        json!({"report_only": false, "held": null, "released": null, "age_seconds": null, "report": null})
+    );
     let dry = api.post("/reconcile/run", json!({"dry_run": true})).await.is(200);
     assert_eq!((&dry["report"]["dry_run"], &dry["report"]["compared"]), (&json!(true), &json!(false)));
     assert_eq!(api.get("/reconcile").await.is(200)["report"], Value::Null);

@@ -19,3 +19,7 @@ mod lost;
 mod machines;
 mod neighbours;
 mod own_hosts;
+#[path = "../operators/import/python.rs"]
+#[expect(dead_code, reason = "the tests of imports use more of it")]
+mod python;
+mod takeover;

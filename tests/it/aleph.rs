@@ -117,7 +117,7 @@ fn an_instance_message_is_accepted_by_the_networks_own_schema_hash_and_signature
 async fn a_message_carries_this_installations_id_where_the_database_answers() {
     let url = database().await;
     let db = PgPool::connect(&url).await.unwrap();
-    baal::app::MIGRATIONS.run(&db).await.unwrap();
+    baal::database::MIGRATIONS.run(&db).await.unwrap();
     let id: String = sqlx::query_scalar("select id::text from installation").fetch_one(&db).await.unwrap();
     let output = preview(&["--node", NODE], &[("DATABASE_URL", url.as_str())]);
     let shown = printed(&output);

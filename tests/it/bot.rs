@@ -199,7 +199,22 @@ async fn somebody_elses_agents_cannot_be_told_from_none_and_stay_untouched() {
     let mut ids = vec![UNKNOWN];
     for visibility in ["public", "unlisted"] {
         for status in ["running", "failed", "provisioning", "deleting", "deleted"] {
-            ids.push(insert_agent(&stack, 1, "Ada", visibility, status).await);
+            ids.push(
+                insert_agent(&stack, 1, "Ada", visibility, if status == "deleting" { "failed" } else { status }).await,
+            );
+            if status == "deleting" {
+                // By a job whose time never comes: else the janitor would begin another.
+                sqlx::query(
+                    "with job as (
+                       insert into jobs (id, kind, agent_id, step, run_at)
+                       values (gen_random_uuid(), 'deprovision', $1, 'stop', 'infinity'))
+                     update agents set status = 'deleting' where id = $1",
+                )
+                .bind(ids.last().unwrap())
+                .execute(&stack.db)
+                .await
+                .unwrap();
+            }
         }
     }
     let turn = Uuid::now_v7();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baal::app::MIGRATIONS;
+use baal::database::MIGRATIONS;
 use baal::telegram::text::Place;
 use baal::turns::queue::{self, Enqueued, NewTurn};
 use baal::turns::request::{self, Part, Request};

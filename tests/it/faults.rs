@@ -1,11 +1,11 @@
 //! Replicas that are killed, frozen and doubled: nothing is lost, nothing is done twice.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use crate::harness::count::{self, counts, words};
 use crate::harness::{Message, Stack};
 use crate::updates::{SECRET, deliver, update};
 
@@ -26,86 +26,8 @@ async fn with_agent(stack: &Stack, pace: Value) -> i64 {
     agent
 }
 
-fn words(user: i64, number: usize) -> String {
-    format!("user {user} says no. {number}.")
-}
-
-/// The simulated model says how many messages a conversation has had; the numbers, in the chat's order.
-fn counts(messages: &[Message]) -> Vec<usize> {
-    messages.iter().filter(|m| m.is_reply()).filter_map(count_of).collect()
-}
-
-fn count_of(message: &Message) -> Option<usize> {
-    let (_, rest) = message.text.split_once("This is message ")?;
-    rest.split(' ').next()?.parse().ok()
-}
-
-/// Every message is covered by exactly one turn, in order, and every turn answered; what was sent twice is recorded as
-/// uncertain; the model was asked once.
 async fn assert_nothing_lost_nothing_twice(stack: &Stack, users: i64, per_user: usize) {
-    const COVERED: &str =
-        "select coalesce(sum(cardinality(message_ids)), 0)::int8 from turns where done and kind = 'message'";
-    stack.wait_for_sql_within(Duration::from_secs(90), COVERED, users * per_user as i64).await;
-    stack.wait_for_sql("select count(*) from turns where not done", 0i64).await;
-    stack.wait_for_sql("select count(*) from outbox where not done", 0i64).await;
-    stack.wait_for_sql("select count(*) from updates where not done", 0i64).await;
-    assert_eq!(stack.sql::<i64>("select count(*) from turns where status <> 'completed'").await, 0);
-    assert_eq!(stack.sql::<i64>("select count(*) from updates where error is not null").await, 0, "dead letters");
-    let disorder: i64 = stack
-        .sql(
-            "select count(*) from (
-               select m.id, lag(m.id) over (partition by t.chat_id order by t.position, m.place) as before
-                 from turns t, unnest(t.message_ids) with ordinality m (id, place)) all_messages where id <= before",
-        )
-        .await;
-    assert_eq!(disorder, 0, "messages out of order");
-
-    let asked = stack.simulator.ask_model("/sim/requests").await;
-    let questions: Vec<(Vec<&str>, i64)> = asked["by_message"]
-        .as_object()
-        .unwrap()
-        .iter()
-        .map(|(question, times)| (question.split("\n\n").collect(), times.as_i64().unwrap()))
-        .collect();
-    // A row that was in flight at two kills is sent three times.
-    let repeated: HashMap<i64, i64> =
-        sqlx::query_as("select chat_id, sum(attempt - 1)::int8 from outbox where uncertain group by 1")
-            .fetch_all(&stack.db)
-            .await
-            .unwrap()
-            .into_iter()
-            .collect();
-    for user in 1..=users {
-        for number in 1..=per_user {
-            let words = words(user, number);
-            let times: i64 = questions.iter().filter(|(said, _)| said.contains(&&*words)).map(|(_, times)| times).sum();
-            assert_eq!(times, 1, "how often the model was asked: {words}");
-        }
-        let turns: i64 = sqlx::query_scalar("select count(*) from turns where user_id = $1 and kind = 'message'")
-            .bind(user)
-            .fetch_one(&stack.db)
-            .await
-            .unwrap();
-        let messages = stack.user(user).messages().await;
-        let answers = counts(&messages);
-        let mut once = answers.clone();
-        once.dedup();
-        assert_eq!(once, (1..=turns as usize).collect::<Vec<_>>(), "answers to user {user}, in order");
-        // Everything that came twice, first pieces and commands' answers included, was in flight at a kill.
-        let sent = messages.iter().filter(|m| m.is_reply()).count() as i64;
-        let rows: i64 = sqlx::query_scalar("select count(*) from outbox where chat_id = $1 and method = 'sendMessage'")
-            .bind(user)
-            .fetch_one(&stack.db)
-            .await
-            .unwrap();
-        let extra = sent - rows;
-        let allowed = repeated.get(&user).copied().unwrap_or(0);
-        assert!(
-            (0..=allowed).contains(&extra),
-            "user {user}: {sent} messages from {rows} rows, {allowed} of them sent again as uncertain"
-        );
-    }
-    assert_eq!(stack.simulator.get("/sim/violations").await, json!([]));
+    count::assert_nothing_lost_nothing_twice(&stack.simulator, &stack.db, users, per_user).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use baal::agents::service::{self, NewAgent};
 use baal::agents::{Agent, Status, store};
-use baal::app::{App, MIGRATIONS};
+use baal::app::App;
 use baal::cloud;
 use baal::config::{Config, Visibility};
+use baal::database::MIGRATIONS;
 use baal::demo::postgres::Postgres;
 use baal::jobs;
 use baal::replica::Replica;

@@ -3,8 +3,12 @@
 
 mod health;
 mod hosts;
+mod import;
 mod network;
 mod pool;
+#[allow(dead_code, clippy::unwrap_used, reason = "tests of operators use the rest; a test fails by panicking")]
+#[path = "../operators/import/python.rs"]
+mod python;
 mod reconcile;
 mod upkeep;
 mod world;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use baal::app::{App, MIGRATIONS};
+use baal::app::App;
 use baal::cloud::aleph::{Crn, Instance};
 use baal::cloud::store::{self, Machine, Vm, VmState};
 use baal::config::Config;
+use baal::database::MIGRATIONS;
 use baal::demo::postgres::Postgres;
 use serde_json::Value;
 use tempfile::TempDir;

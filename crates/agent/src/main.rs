@@ -3,11 +3,12 @@
 use anyhow::Context;
 use baal_agent::lock::LockError;
 use baal_agent::server::{ServeError, serve};
+use baal_agent::store::python::{self, Imported};
 use baal_agent::{config, telemetry};
 use baal_launcher::Settings;
 use baal_protocol::{AgentConfig, EXIT_LOCKED};
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -27,12 +28,12 @@ struct Arguments {
     #[arg(long)]
     check: bool,
     #[command(subcommand)]
-    tools: Option<Tools>,
+    task: Option<Task>,
 }
 
-/// What runs as the tools' user rather than as the agent's.
+/// What is done besides running the agent.
 #[derive(Subcommand)]
-enum Tools {
+enum Task {
     /// The launcher of the tools, for the one connection that is its standard input.
     Tools {
         /// The directory in which the owner's and the visitors' directories lie.
@@ -45,12 +46,25 @@ enum Tools {
     /// How the launcher starts itself again to confine itself and become a command.
     #[command(hide = true)]
     ToolsConfine,
+    /// Take over the conversations of the Python agent that ran here before, once; the agent must not be running.
+    Import {
+        /// Its database, which is only read.
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// The agent's own database (`db_path` of its configuration), made if missing.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let path = match (arguments.tools, arguments.config) {
-        (Some(tools), _) => return launch(tools),
+    let path = match (arguments.task, arguments.config) {
+        (Some(Task::Tools { workspace, private_tmp }), _) => {
+            return launch(|| baal_launcher::serve(&Settings { workspace, private_tmp }));
+        }
+        (Some(Task::ToolsConfine), _) => return launch(baal_launcher::run_confined),
+        (Some(Task::Import { from, to }), _) => return import(&from, &to),
         (None, Some(path)) => path,
         // clap asks for one of them, so there is nothing to do
         (None, None) => return ExitCode::from(2),
@@ -80,20 +94,30 @@ fn main() -> ExitCode {
 }
 
 /// The launcher has a single thread and no runtime, and no more of the agent than this binary.
-fn launch(tools: Tools) -> ExitCode {
-    let failed = match tools {
-        Tools::Tools { workspace, private_tmp } => {
-            baal_launcher::serve(&Settings { workspace, private_tmp }).err().map(|e| e.to_string())
-        }
-        Tools::ToolsConfine => baal_launcher::run_confined().err().map(|e| e.to_string()),
-    };
-    match failed {
-        None => ExitCode::SUCCESS,
-        Some(e) => {
+fn launch<E: std::fmt::Display>(launcher: impl FnOnce() -> Result<(), E>) -> ExitCode {
+    match launcher() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
             eprintln!("baal-agent tools: {e}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn import(from: &Path, to: &Path) -> ExitCode {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    match python::import(from, to) {
+        Ok(Imported { before: true, .. }) => println!("The conversations were taken over before; nothing was changed."),
+        Ok(Imported { chats, messages, left_out, pending, .. }) => println!(
+            "Took over {chats} conversations with {messages} messages, and {pending} that wait to be delivered; {left_out} that \
+             no model could read were left out."
+        ),
+        Err(e) => {
+            eprintln!("baal-agent import: {e}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn run(config: AgentConfig) -> anyhow::Result<()> {

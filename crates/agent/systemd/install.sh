@@ -1,14 +1,16 @@
 #!/bin/bash
 # Installs the Baal agent on this Debian machine, or brings it up to date. Run as root:
 #
-#   install.sh --binary FILE|--sha256 HASH [--config FILE] [--package NAME]...
+#   install.sh --binary FILE|--sha256 HASH [--config FILE [--take-over]] [--package NAME]...
 #
 # --sha256 means the program that is installed, or staged in /var/lib/baal/staged, with that hash. Without --config everything
 # is made ready and the agent not started. The units are expected beside this script. Running it again with nothing new
 # changes nothing and restarts nothing. It reads no name, prompt or key into a command line: what users wrote is in the
 # configuration, which is copied as a file.
 #
-# When the agent does not become healthy, the last program and configuration that were are put back.
+# --take-over means that a Python agent may run here, which is to become this one: see takeover.sh.
+#
+# When the agent does not become healthy, the last program and configuration that were are put back, or the Python agent.
 # Exit status: 0 healthy; 70 no program has that hash, nothing was touched; 76 the last healthy ones run again; others: failed.
 #
 # It may be killed, or the machine lose its power, after any line. What holds then:
@@ -40,12 +42,13 @@ fail() { echo "install: $*" >&2; exit 1; }
 did() { echo "install: $*" || true; }
 usage() { sed -n 4p "${BASH_SOURCE[0]}" | sed 's/^# */usage: /' >&2; exit 2; }
 
-binary='' sha256='' config='' packages=(nftables ca-certificates openssl)
+binary='' sha256='' config='' take_over='' packages=(nftables ca-certificates openssl)
 while [ $# -gt 0 ]; do
     case $1 in
         --binary) binary=${2:-}; shift 2 || usage ;;
         --sha256) sha256=${2:-}; shift 2 || usage ;;
         --config) config=${2:-}; shift 2 || usage ;;
+        --take-over) take_over=yes; shift ;;
         --package) packages+=("${2:-}"); shift 2 || usage ;;
         *) usage ;;
     esac
@@ -55,7 +58,7 @@ done
 [ -z "$config" ] || [ -f "$config" ] || fail "there is no configuration at $config"
 [ "$(id -u)" = 0 ] || fail "run this as root"
 [ -d /run/systemd/system ] || fail "this machine doesn't run systemd, which starts the agent and its tools"
-for unit in "${units[@]}" baal-tools.nft; do
+for unit in "${units[@]}" baal-tools.nft takeover.sh; do
     [ -f "$here/$unit" ] || fail "$here/$unit is missing; copy the whole directory of this script"
 done
 
@@ -196,7 +199,11 @@ place_config() { # place_config SOURCE
 
 place_units() {
     place "$here/baal-tools.nft" "$rules" 644
-    for unit in "${units[@]}"; do place "$here/$unit" "/etc/systemd/system/$unit" 644; done
+    for unit in "${units[@]}"; do
+        # The Python agent's has the same name, and runs until it is taken over.
+        if [ "$unit" = baal-agent.service ] && grep -qs '^ExecStart=/opt/baal-agent/' "/etc/systemd/system/$unit"; then continue; fi
+        place "$here/$unit" "/etc/systemd/system/$unit" 644
+    done
     # The same unit under the other user's name.
     place "$here/baal-tools@.service" /etc/systemd/system/baal-guests@.service 644
 }
@@ -280,6 +287,7 @@ healthy() { # healthy: within 30 s; one that ends again and again is given up be
 attempt() { # attempt PROGRAM CONFIG: does not return where it fails
     place "$1" "$program" 755
     place_config "$2"
+    [ -z "$take_over" ] || bash "$here/takeover.sh" --begin
     place_units
     start_tools
     keep_enabled baal-agent.service
@@ -334,8 +342,12 @@ else
     trying attempt "$binary" "$work/config.json"
     if [ $outcome = 0 ]; then
         keep "$binary" "$work/config.json"
+        # From now on people may talk to it.
+        if [ -n "$take_over" ] && [ -e "$state/python/taken" ]; then : >"$state/python/answered"; fi
         [ -s "$dirty" ] || did "nothing was new"
         rm -f "$dirty" "$staged" "$staged".*
+        # Whoever asks without knows of nothing any more that could have to go back.
+        if [ -z "$take_over" ] && { [ -d "$state/python" ] || [ -d "$state/python.gone" ]; }; then bash "$here/takeover.sh" --settle; fi
         did "the agent is healthy"
         exit 0
     fi
@@ -343,6 +355,15 @@ else
     journalctl -u baal-agent.service --since "@$since" -n 20 --no-pager -q -o cat >&2 || true
 fi
 
+if [ -n "$take_over" ]; then
+    outcome=0
+    bash "$here/takeover.sh" --give-back || outcome=$?
+    case $outcome in
+        0) echo "install: the Python agent runs again" >&2; exit 76 ;;
+        3) ;;
+        *) fail "nor does the Python agent run again; more with: journalctl -u baal-agent.service" ;;
+    esac
+fi
 if ! (cd "$good" 2>/dev/null && sha256sum --status -c SHA256SUMS 2>/dev/null); then
     fail "there is no earlier program and configuration to go back to; more with: journalctl -u baal-agent.service"
 fi

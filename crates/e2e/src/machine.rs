@@ -92,6 +92,16 @@ impl Machine {
         Ok((address.parse()?, key.into()))
     }
 
+    /// Puts it into another of the engine's networks as well; its address there.
+    ///
+    /// # Errors
+    /// There is no such network.
+    pub fn join(&self, network: &str) -> anyhow::Result<IpAddr> {
+        let output = Command::new(script()).args(["join", &self.name, network]).stderr(Stdio::inherit()).output()?;
+        ensure!(output.status.success(), "the machine {} cannot join {network}; see above", self.name);
+        Ok(String::from_utf8_lossy(&output.stdout).trim().parse()?)
+    }
+
     /// Pulls its plug: nothing is written or said any more.
     ///
     /// # Errors

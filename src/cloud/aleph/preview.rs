@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
@@ -13,6 +12,7 @@ use super::signing::{KEY_HEADER, OPERATION_HEADER};
 use super::{Aleph, Crn};
 use crate::cloud::store;
 use crate::config::Config;
+use crate::database;
 use crate::ssh;
 
 /// How long the database may take to say this installation's id.
@@ -90,7 +90,7 @@ pub async fn run(config: &Config, options: &Options) -> anyhow::Result<Value> {
 /// With this id the reconciler finds an instance that somebody made of the message, and removes it.
 async fn known_installation(config: &Config) -> anyhow::Result<Uuid> {
     let read = async {
-        let mut conn = PgConnection::connect(config.database_url.expose_secret()).await?;
+        let mut conn = PgConnection::connect_with(&database::session(config, "baal")?).await?;
         let id = store::installation_id(&mut conn).await?;
         conn.close().await?;
         Ok::<_, sqlx::Error>(id)

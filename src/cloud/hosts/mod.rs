@@ -13,6 +13,7 @@ pub use self::adding::{Found, LookError, look};
 pub use self::address::{Unusable, parse_address, parse_public_name};
 pub use self::inspect::fingerprint;
 use super::store::HostPlace;
+use crate::database::columns;
 use crate::ssh::Address;
 
 /// A row of `hosts`.
@@ -44,6 +45,12 @@ impl Host {
     }
 }
 
+macro_rules! host_columns {
+    ($of:literal) => {
+        columns!($of: id, address, port, public_name, host_key)
+    };
+}
+
 impl FromRow<'_, PgRow> for Host {
     fn from_row(row: &PgRow) -> sqlx::Result<Self> {
         let port: i32 = row.try_get("port")?;
@@ -64,14 +71,16 @@ impl FromRow<'_, PgRow> for Host {
 pub async fn free(conn: &mut PgConnection) -> sqlx::Result<Option<HostPlace>> {
     let mut taken = Vec::new();
     loop {
-        let host: Option<Host> = sqlx::query_as(
-            "select h.* from hosts h
+        let host: Option<Host> = sqlx::query_as(concat!(
+            "select ",
+            host_columns!("h."),
+            " from hosts h
               where h.removed_at is null and h.id <> all($1)
                 and not exists (select from vms v where v.host_id = h.id and v.ended_at is null)
                 and not exists (select from vms v where v.host_key = h.host_key and v.ended_at is null)
               order by (select max(v.ended_at) from vms v where v.host_id = h.id) nulls first, h.id
               limit 1 for update of h skip locked",
-        )
+        ))
         .bind(&taken)
         .fetch_optional(&mut *conn)
         .await?;
@@ -86,7 +95,10 @@ pub async fn free(conn: &mut PgConnection) -> sqlx::Result<Option<HostPlace>> {
 
 /// The host, if it was not removed.
 pub async fn get(conn: &mut PgConnection, id: i64) -> sqlx::Result<Option<Host>> {
-    sqlx::query_as("select * from hosts where id = $1 and removed_at is null").bind(id).fetch_optional(conn).await
+    sqlx::query_as(concat!("select ", host_columns!(""), " from hosts where id = $1 and removed_at is null"))
+        .bind(id)
+        .fetch_optional(conn)
+        .await
 }
 
 /// Hosts without a machine at the moment.
@@ -102,11 +114,13 @@ pub async fn count_free(conn: &mut PgConnection) -> sqlx::Result<i64> {
 
 /// All hosts that were not removed, and what is on them, by number.
 pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<(Host, Option<Use>)>> {
-    let rows = sqlx::query(
-        "select h.*, v.state as vm_state, v.agent_id from hosts h
+    let rows = sqlx::query(concat!(
+        "select ",
+        host_columns!("h."),
+        ", v.state as vm_state, v.agent_id from hosts h
            left join vms v on v.host_id = h.id and v.ended_at is null
           where h.removed_at is null order by h.id",
-    )
+    ))
     .fetch_all(conn)
     .await?;
     rows.iter().map(|row| Ok((Host::from_row(row)?, Use::read(row)?))).collect()
@@ -114,11 +128,13 @@ pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<(Host, Option<Use
 
 /// Hosts that were not removed, and what is on them, newest first: at most `limit` with a number below `before`.
 pub async fn page(conn: &mut PgConnection, before: Option<i64>, limit: i64) -> sqlx::Result<Vec<(Host, Option<Use>)>> {
-    let rows = sqlx::query(
-        "select h.*, v.state as vm_state, v.agent_id from hosts h
+    let rows = sqlx::query(concat!(
+        "select ",
+        host_columns!("h."),
+        ", v.state as vm_state, v.agent_id from hosts h
            left join vms v on v.host_id = h.id and v.ended_at is null
           where h.removed_at is null and h.id < $1 order by h.id desc limit $2",
-    )
+    ))
     .bind(before.unwrap_or(i64::MAX))
     .bind(limit)
     .fetch_all(conn)

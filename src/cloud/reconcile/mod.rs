@@ -9,10 +9,12 @@ mod compare;
 mod report;
 mod rows;
 
+use serde::Serialize;
 use serde_json::json;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use utoipa::ToSchema;
 
 use self::compare::{Findings, Missing, Stray, Sweep, compare};
 pub use self::report::{MissingLine, OtherLine, Outcome, Report, StrayLine, StuckLine};
@@ -22,6 +24,7 @@ use super::store;
 use crate::admin::Caller;
 use crate::admin::audit::{self, Change};
 use crate::app::App;
+use crate::backup::held::{self, Unfinished};
 use crate::replica::Replica;
 use crate::wake::Queue;
 
@@ -73,22 +76,58 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
     }
 }
 
-/// From now on the reconciler only reports, or acts again; written down as this caller's doing.
-pub async fn set_report_only(app: &App, caller: &Caller, only: bool) -> sqlx::Result<()> {
+/// From now on the reconciler only reports, until [`confirm`]; written down as this caller's doing.
+pub async fn only_report(app: &App, caller: &Caller) -> sqlx::Result<()> {
     let mut tx = app.db.begin().await?;
     let before = rows::lock_installation(&mut tx).await?;
-    rows::set_report_only(&mut tx, only).await?;
-    let (installation, _) = rows::installation(&mut tx).await?;
+    rows::set_report_only(&mut tx, true).await?;
     let change = Change {
-        action: if only { "reconcile.report_only" } else { "reconcile.confirm" },
+        action: "reconcile.report_only",
         kind: "installation",
-        id: installation.to_string(),
+        id: rows::installation(&mut tx).await?.0.to_string(),
         user_id: None,
         before: json!({"report_only": before}),
-        after: json!({"report_only": only}),
+        after: json!({"report_only": true}),
     };
     audit::record(&mut tx, caller, change).await?;
     tx.commit().await
+}
+
+/// What goes on once an installation is held no longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = InstallationReleased)]
+pub struct Released {
+    /// What waited.
+    pub unfinished: Unfinished,
+    /// Messages that nobody asked for and that may have been sent after the backup: they are not sent again.
+    pub not_sent_again: u64,
+}
+
+/// From now on the reconciler acts, and an installation that was [held] works again; written down as this caller's doing. What
+/// goes on, where it was held.
+pub async fn confirm(app: &App, caller: &Caller) -> sqlx::Result<Option<Released>> {
+    let mut tx = app.db.begin().await?;
+    let before = rows::lock_installation(&mut tx).await?;
+    rows::set_report_only(&mut tx, false).await?;
+    let was = held::state(&mut tx).await?;
+    let released = match was {
+        Some(_) => {
+            let unfinished = held::unfinished(&mut tx).await?;
+            Some(Released { unfinished, not_sent_again: held::release(&mut tx).await? })
+        }
+        None => None,
+    };
+    let change = Change {
+        action: "reconcile.confirm",
+        kind: "installation",
+        id: rows::installation(&mut tx).await?.0.to_string(),
+        user_id: None,
+        before: json!({"report_only": before, "held": was}),
+        after: json!({"report_only": false, "released": released}),
+    };
+    audit::record(&mut tx, caller, change).await?;
+    tx.commit().await?;
+    Ok(released)
 }
 
 /// One comparison, and what follows from it. A dry run writes nothing at all; an installation that only reports remembers what

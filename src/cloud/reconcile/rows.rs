@@ -14,6 +14,7 @@ use super::report::{Report, StuckLine};
 use crate::cloud::aleph::{Crn, Instance, Listed};
 use crate::cloud::store::{self, Machine, Vm, VmState};
 use crate::config::CloudKind;
+use crate::database::columns;
 
 /// A job that works at the row `v`.
 macro_rules! busy {
@@ -58,7 +59,9 @@ pub async fn set_report_only(conn: &mut PgConnection, only: bool) -> sqlx::Resul
 pub async fn known(conn: &mut PgConnection, listed: &[Listed]) -> sqlx::Result<Vec<Known>> {
     let hashes: Vec<_> = listed.iter().map(|one| one.item_hash.as_str()).collect();
     let rows = sqlx::query(concat!(
-        "select v.*, ",
+        "select ",
+        columns!("v.": id, item_hash, ended_at, state, agent_id, created_at, missing_sweeps, missing_since),
+        ", ",
         busy!(),
         " as busy from vms v where v.item_hash is not null and (v.ended_at is null or v.item_hash = any($1))"
     ))

@@ -25,6 +25,7 @@ use super::conduct::{ClientAddress, RequestId};
 use super::problem::ApiError;
 use crate::admin::{Caller, Scope, tokens};
 use crate::app::App;
+use crate::backup::held;
 
 /// Wrong tokens that an address may try one after the other.
 const WRONG: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
@@ -75,9 +76,26 @@ impl Guard {
         if caller.scope < needed {
             return Err(ApiError::Forbidden(needed.as_str(), caller.scope.as_str()));
         }
+        guard.refuse_while_held(&parts.method, matched.as_str()).await?;
         tracing::Span::current().record("caller", caller.name.as_str());
         parts.extensions.insert(caller);
         Ok(next.run(Request::from_parts(parts, body)).await)
+    }
+
+    /// While the installation is held after a restore, it is only looked at: agents may be another's by now. Tokens can be made
+    /// and revoked, and it can be let go on.
+    async fn refuse_while_held(&self, method: &Method, path: &str) -> Result<(), ApiError> {
+        if method.is_safe() || path.ends_with("/reconcile/run") || path.contains("/tokens") {
+            return Ok(());
+        }
+        match held::state(&mut *self.0.app.db.acquire().await?).await? {
+            None => Ok(()),
+            Some(_) => Err(ApiError::Conflict(
+                "The installation was restored from a backup and is held: nothing is changed until POST /reconcile/run is told to \
+                 confirm."
+                    .into(),
+            )),
+        }
     }
 
     /// Names the methods that there are, as RFC 9110 wants it.

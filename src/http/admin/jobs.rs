@@ -172,7 +172,7 @@ async fn details(conn: &mut PgConnection, id: Uuid) -> Result<JobDetails, ApiErr
 
 /// List jobs
 ///
-/// Newest first. What has ended is kept for 90 days.
+/// Newest first. What has ended is kept for RETENTION_JOBS_DAYS (90).
 #[utoipa::path(get, path = "/jobs", tag = "jobs", operation_id = "list_jobs", params(Filter),
     security(("bearer" = ["read"])), responses((status = 200, body = List<Job>)))]
 async fn list(State(server): State<Server>, Query(filter): Query<Filter>) -> Result<axum::Json<List<Job>>, ApiError> {

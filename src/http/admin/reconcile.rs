@@ -17,7 +17,8 @@ use super::extract::Json;
 use super::problem::ApiError;
 use crate::admin::Caller;
 use crate::admin::audit::{self, Change};
-use crate::cloud::reconcile::{self, ReconcileError, Report};
+use crate::backup::held::{self, Held};
+use crate::cloud::reconcile::{self, ReconcileError, Released, Report};
 
 /// How long an answer waits for a comparison, which goes on without it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,8 +30,12 @@ pub(super) fn routes() -> OpenApiRouter<Server> {
 /// What the reconciler found last.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Reconciliation {
-    /// Whether this installation only reports, until that is confirmed: so it is after a restore.
+    /// Whether this installation only reports, until `confirm`: so it is after a restore.
     report_only: bool,
+    /// That nothing is worked at until `confirm`: so it is after a restore.
+    held: Option<Held>,
+    /// What this request let go on, where it was held.
+    released: Option<Released>,
     /// Seconds since the last comparison; null: there was none.
     #[schema(example = 312.5)]
     age_seconds: Option<f64>,
@@ -46,7 +51,7 @@ pub(super) struct Comparison {
     #[serde(default)]
     #[schema(default = false)]
     dry_run: bool,
-    /// From now on act on what is found, also if the installation only reported.
+    /// From now on act on what is found, also if the installation only reported; one that is held goes on with what is unfinished.
     #[serde(default)]
     #[schema(default = false)]
     confirm: bool,
@@ -63,7 +68,8 @@ async fn last(conn: &mut PgConnection) -> sqlx::Result<Reconciliation> {
         let read = serde_json::from_value(report);
         read.inspect_err(|error| warn!(%error, "the last report cannot be read by this version")).ok()
     });
-    Ok(Reconciliation { report_only, age_seconds: age.map(|age| age.as_secs_f64()), report })
+    let held = held::state(conn).await?;
+    Ok(Reconciliation { report_only, held, released: None, age_seconds: age.map(|age| age.as_secs_f64()), report })
 }
 
 /// See the last comparison
@@ -95,8 +101,11 @@ async fn run(
     if [how.dry_run, how.confirm, how.report_only].into_iter().filter(|chosen| *chosen).count() > 1 {
         return Err(ApiError::Conflict("Choose one of dry_run, confirm and report_only.".into()));
     }
-    if how.confirm || how.report_only {
-        reconcile::set_report_only(app, &caller, how.report_only).await?;
+    let mut released = None;
+    if how.confirm {
+        released = reconcile::confirm(app, &caller).await?;
+    } else if how.report_only {
+        reconcile::only_report(app, &caller).await?;
     }
     if !how.dry_run {
         let mut conn = app.db.acquire().await?;
@@ -122,8 +131,13 @@ async fn run(
             ReconcileError::Database(error) => error.into(),
         })?,
         Ok(Err(panicked)) => return Err(ApiError::Internal(panicked.into())),
-        Err(_) => return Ok((StatusCode::ACCEPTED, axum::Json(last(&mut *app.db.acquire().await?).await?))),
+        Err(_) => {
+            let last = last(&mut *app.db.acquire().await?).await?;
+            return Ok((StatusCode::ACCEPTED, axum::Json(Reconciliation { released, ..last })));
+        }
     };
-    let answer = Reconciliation { report_only: report.report_only, age_seconds: Some(0.0), report: Some(report) };
+    let held = held::state(&mut *app.db.acquire().await?).await?;
+    let report_only = report.report_only;
+    let answer = Reconciliation { report_only, held, released, age_seconds: Some(0.0), report: Some(report) };
     Ok((StatusCode::OK, axum::Json(answer)))
 }

@@ -10,6 +10,7 @@ use utoipa_axum::routes;
 
 use super::super::Server;
 use super::problem::ApiError;
+use crate::backup::held::{self, Held};
 use crate::config::Shown;
 
 pub(super) fn routes() -> OpenApiRouter<Server> {
@@ -24,6 +25,8 @@ pub(super) struct System {
     version: &'static str,
     /// This installation's id, which its machines carry.
     installation: uuid::Uuid,
+    /// That it was restored from a backup and nothing is worked at until the reconciler is told `confirm`; null: it works.
+    held: Option<Held>,
     /// The newest migration that was applied.
     #[schema(example = 4)]
     schema_version: i64,
@@ -73,6 +76,7 @@ async fn read(State(server): State<Server>) -> Result<axum::Json<System>, ApiErr
     Ok(axum::Json(System {
         version: env!("CARGO_PKG_VERSION"),
         installation,
+        held: held::state(&mut conn).await?,
         schema_version,
         replicas,
         configuration: app.config.shown(),

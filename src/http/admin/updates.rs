@@ -105,7 +105,7 @@ async fn summary(State(server): State<Server>) -> Result<axum::Json<InboxDepth>,
 
 /// List dead letters
 ///
-/// Updates that were given up, newest first; never what they say. They are kept for 30 days.
+/// Updates that were given up, newest first; never what they say. They are kept for RETENTION_TEXTS_DAYS (30).
 #[utoipa::path(get, path = "/updates/dead", tag = "queues", operation_id = "list_dead_letters", params(Filter),
     security(("bearer" = ["read"])), responses((status = 200, body = List<DeadLetter>)))]
 async fn list(

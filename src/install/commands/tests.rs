@@ -32,6 +32,8 @@ fn every_script_is_valid_shell() {
         stage("ab", vec![]),
         prepare(ONE, "ab", &name, true, true, vec![]),
         install(ONE, "ab", vec![]),
+        take_over(ONE, "ab", vec![]),
+        give_back(ONE, vec![]),
         halt(ONE),
         wipe(ONE, vec![]),
     ];

@@ -59,6 +59,13 @@ async fn posted(turn: &Turn<'_>, aleph: &Aleph, instance: &Instance) -> Result<(
     let mut wait = turn.wait(None, POSTED_WITHIN).await?;
     loop {
         let standing = match turn.while_wanted(aleph.standing(&instance.item_hash)).await? {
+            // The Python system posted it, and nobody else can.
+            Ok(Standing::Unknown) if instance.message.is_null() => {
+                return Err(JobError::retry(
+                    "the cloud does not know its machine",
+                    anyhow!("no message to post again"),
+                ));
+            }
             Ok(Standing::Unknown) => turn.while_wanted(aleph.post(instance)).await?,
             known => known,
         };
@@ -104,6 +111,10 @@ async fn posted(turn: &Turn<'_>, aleph: &Aleph, instance: &Instance) -> Result<(
 
 /// Waits until the node runs it. A node that accepts and does nothing is asked once more, halfway.
 async fn started(turn: &Turn<'_>, aleph: &Aleph, instance: &Instance) -> Result<(), JobError> {
+    if !instance.crn.is_known() {
+        let source = anyhow!("nobody knows on which compute node the instance is");
+        return Err(JobError::machine("it is not known where its machine is", source));
+    }
     let mut wait = turn.wait(turn.job.state.asked, turn.app.config.vm_start_within).await?;
     let (mut asked, mut asked_again) = (false, wait.is_half_over());
     loop {

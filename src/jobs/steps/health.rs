@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::cloud::local::Site;
 use crate::cloud::store::{LocalVm, Vm};
 use crate::jobs::error::JobError;
-use crate::jobs::model::{Kind, State, Step};
+use crate::jobs::model::{State, Step};
 use crate::jobs::turn::Turn;
 
 /// How long one try waits for an agent of this host to answer.
@@ -39,7 +39,7 @@ pub async fn health(turn: &Turn<'_>) -> Result<Done, JobError> {
 async fn by_name(turn: &Turn<'_>, agent: &Agent, vm: &Vm) -> Result<Done, JobError> {
     let url = vm.url().ok_or_else(Turn::lost_machine)?;
     let within = turn.app.config.gateway_within;
-    let within = if turn.job.kind == Kind::Redeploy { within.min(AGAIN_WITHIN) } else { within };
+    let within = if turn.job.kind.changes() { within.min(AGAIN_WITHIN) } else { within };
     let mut wait = turn.wait(None, within).await?;
     loop {
         let trouble = match turn.while_wanted(ask(turn.app, agent, &url)).await? {

@@ -48,6 +48,9 @@ pub async fn prepare(turn: &Turn<'_>) -> Result<Done, JobError> {
 pub async fn install(turn: &Turn<'_>) -> Result<Done, JobError> {
     let (vm, agent) = (turn.vm().await?, turn.agent().await?);
     let wanted = agent.wanted_version;
+    if agent.is_pythons() && turn.job.state.restoring == Some(wanted) {
+        return give_back(turn, &agent, &vm).await;
+    }
     let key = turn.key(&agent).await?;
     let known = State { vm: Some(vm.id), version: Some(wanted), key: Some(key.version), ..turn.job.state.clone() };
     // Something else is wanted by now than what it was going back to.
@@ -60,7 +63,7 @@ pub async fn install(turn: &Turn<'_>) -> Result<Done, JobError> {
     }
     if !known.fresh && !known.reached {
         // Until here nothing was changed, and a machine that cannot be reached runs as ever.
-        let empty = vm.local().is_none() && turn.while_wanted(is_empty(turn, &vm)).await??;
+        let empty = vm.local().is_none() && turn.while_wanted(is_empty(turn, &agent, &vm)).await??;
         let memory_lost = known.memory_lost || (empty && agent.deployed_version > 0);
         let state = State { reached: true, memory_lost, ..known };
         return Ok(Done { next: Step::Install, state, effect: Effect::Nothing });
@@ -78,11 +81,14 @@ pub async fn install(turn: &Turn<'_>) -> Result<Done, JobError> {
 }
 
 /// Whether nothing that an agent remembers is on the machine: a node may have brought it up with an empty disk.
-async fn is_empty(turn: &Turn<'_>, vm: &Vm) -> Result<bool, JobError> {
+async fn is_empty(turn: &Turn<'_>, agent: &Agent, vm: &Vm) -> Result<bool, JobError> {
+    // Where `on_machine` puts it, and where the Python system's agent has it.
+    let ours = "if [ -e /var/lib/baal-agent/agent.db ]; then echo there; else echo nowhere; fi";
+    let either =
+        "if [ -e /var/lib/baal-agent/agent.db ] || [ -e /opt/baal-agent/app ]; then echo there; else echo nowhere; fi";
     let command = Command {
         what: "looking for the agent's memory",
-        // Where `on_machine` puts it.
-        script: "if [ -e /var/lib/baal-agent/agent.db ]; then echo there; else echo nowhere; fi".into(),
+        script: if agent.is_pythons() { either } else { ours }.into(),
         input: Vec::new(),
         secrets: Vec::new(),
         limit: Duration::from_secs(20),
@@ -97,9 +103,32 @@ async fn remotely(turn: &Turn<'_>, agent: &Agent, key: &ModelKey, vm: &Vm) -> Re
     let kit = &turn.remote(vm.machine.cloud())?.kit;
     let config = on_machine(agent_config(&turn.app.config, agent, key)?);
     let mut session = turn.session(vm).await?;
-    kit.install(&mut session, vm.id, &config).await.map_err(|error| graded(turn, error))?;
+    let installed = match agent.is_pythons() {
+        true => kit.take_over(&mut session, vm.id, &config).await,
+        false => kit.install(&mut session, vm.id, &config).await,
+    };
+    installed.map_err(|error| graded(turn, error))?;
     session.close().await;
     Ok(())
+}
+
+/// What was wanted did not work, and the Python system's agent is still the one that counts: it is started again, as it was.
+async fn give_back(turn: &Turn<'_>, agent: &Agent, vm: &Vm) -> Result<Done, JobError> {
+    let kit = &turn.remote(vm.machine.cloud())?.kit;
+    let given_back = async {
+        let mut session = turn.session(vm).await?;
+        kit.give_back(&mut session, vm.id).await?;
+        session.close().await;
+        Ok::<_, JobError>(())
+    };
+    turn.while_wanted(given_back).await??;
+    let state = State {
+        vm: Some(vm.id),
+        version: Some(agent.wanted_version),
+        key: Some(agent.deployed_key),
+        ..turn.job.state.clone()
+    };
+    Ok(Done { next: turn.after(vm, Step::Install), state, effect: Effect::Nothing })
 }
 
 /// A new machine that turns out to be another's is its node's fault; an agent's own was exchanged.

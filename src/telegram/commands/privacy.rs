@@ -8,7 +8,7 @@ use crate::telegram::texts;
 
 /// `/privacy`.
 pub(super) async fn privacy(handler: &mut Handler<'_>, speaker: &Speaker) -> Handled {
-    handler.say(speaker.place, texts::privacy()).await
+    handler.say(speaker.place, texts::privacy(&handler.app.config)).await
 }
 
 /// `/forgetme`: asks, by a button first.

@@ -1,6 +1,7 @@
 //! What the bot says about what it keeps, and about forgetting.
 
 use super::{Message, count};
+use crate::config::Config;
 use crate::telegram::callback::{AccountPress, Press};
 use crate::telegram::text::Text;
 
@@ -8,7 +9,8 @@ use crate::telegram::text::Text;
 pub const FORGET_WORD: &str = "FORGET";
 
 /// `/privacy`.
-pub fn privacy() -> Message {
+pub fn privacy(config: &Config) -> Message {
+    let days = |days: i32| count(i64::from(days), "day");
     let text = Text::bold("🔏 What is kept, where, and for how long")
         .then("\n\n")
         .then_bold("Conversations")
@@ -17,12 +19,19 @@ pub fn privacy() -> Message {
         .then("they do, also after /new and /forgetme where the agent is somebody else's. To answer, an agent sends your words to LibertAI, where the model runs.\n\n")
         .then_bold("Here")
         .then(" your words pass through encrypted and are deleted once they are handled; those of a failed answer stay for a ")
-        .then("day, so that you can try again. A message that I couldn't handle is kept encrypted for up to 30 days, so that ")
-        .then("the fault can be found. That a message came or went, without its words, is kept for up to 7 days; how often ")
-        .then("you talked to which agent, and what that cost, for as long as the agent is known.\n\n")
+        .then(format!(
+            "day, so that you can try again. A message that I couldn't handle is kept encrypted for up to {}, so that the fault \
+             can be found; what you answered me without finishing, such as about a new agent, as long. That a message came or went, \
+             without its words, is kept for up to {}; when you talked to which agent, and what that cost, for up to {}, and how \
+             often, for as long as the agent is known.\n\n",
+            days(config.retention_texts),
+            days(config.retention_updates.max(config.retention_outbox)),
+            days(config.retention_turns)
+        ))
         .then_bold("Your account")
         .then(": your name, user name and number at Telegram, your language, your agents with their personalities and earlier versions ")
-        .then("of these, links, and your key of LibertAI if you connected one, encrypted. /logout forgets the key, and takes ")
+        .then(format!("of these (until {} after the agent is gone), links, ", days(config.retention_texts)))
+        .then("and your key of LibertAI if you connected one, encrypted. /logout forgets the key, and takes ")
         .then("it away from your agents.\n\n")
         .then_bold("Who sees what")
         .then(": whoever owns an agent that you talk to sees your name, your user name, when you were there and how many messages you sent it, not what they say. ")

@@ -57,6 +57,11 @@ pub fn progress(agent: &Agent, scene: &Scene, details: Option<&Details>) -> Mess
             (text, vec![vec![Press::Chat(id).button("💬 Chat")], more])
         }
         Scene::Updated => (say("✅ ", " is up to date and runs."), chat_or_manage()),
+        Scene::TakenOver => {
+            let body =
+                " is up to date and runs on the new program, with its files, its memory and everything that was said.";
+            (say("✅ ", body), chat_or_manage())
+        }
         Scene::Restored { reason } => {
             let body = format!(
                 " could not be updated: {reason}.\n\nIt runs again as it did before; nothing of its memory is lost."
@@ -82,7 +87,7 @@ pub fn progress(agent: &Agent, scene: &Scene, details: Option<&Details>) -> Mess
         }
         Scene::GivenUp { kind, step, cause, reason, left } => {
             let what = match kind {
-                Kind::Redeploy => "updated",
+                Kind::Redeploy | Kind::Takeover => "updated",
                 Kind::Start => "started",
                 _ => "repaired",
             };
@@ -210,6 +215,7 @@ fn for_operators(details: &Details) -> String {
 fn doing(kind: Kind) -> &'static str {
     match kind {
         Kind::Redeploy => "being updated",
+        Kind::Takeover => "being moved to the new program",
         Kind::Repair => "being repaired",
         Kind::Stop => "being stopped",
         Kind::Start => "being started",

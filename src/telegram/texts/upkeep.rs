@@ -40,7 +40,7 @@ pub fn span(time: Duration) -> String {
 pub fn deployment(last: &Deployment, agent: &Agent, reason: usize) -> String {
     let (done, doing) = match last.kind.as_str() {
         "provision" => ("Set up", "Setting it up"),
-        "redeploy" => ("Updated", "Updating it"),
+        "redeploy" | "takeover" => ("Updated", "Updating it"),
         "repair" => ("Repaired", "Repairing it"),
         "stop" => ("Stopped", "Stopping it"),
         "start" => ("Started", "Starting it"),
@@ -62,7 +62,7 @@ pub fn deployment(last: &Deployment, agent: &Agent, reason: usize) -> String {
             if let Some(error) = &last.error {
                 words.push_str(&format!(": {}", excerpt(&error.replace('\n', " "), reason)));
             }
-            if last.kind == "redeploy" && agent.status == Status::Running {
+            if matches!(last.kind.as_str(), "redeploy" | "takeover") && agent.status == Status::Running {
                 // What is still wanted may be in place, or half of it.
                 let as_before = agent.wanted_version == agent.deployed_version;
                 words.push_str(if as_before { ". It runs on as before." } else { ". Repairing it puts it in order." });

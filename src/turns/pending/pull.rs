@@ -276,7 +276,7 @@ async fn commit(app: &App, replica: &Replica, key: Key, agent: &Agent, batch: &B
         if recipient.unreachable {
             continue;
         }
-        let place = Place { bot_id: agent.bot_id, chat_id, thread_id: None };
+        let place = Place { bot_id: recipient.bot_id, chat_id, thread_id: None };
         for call in say::calls(place, agent.id, recipient.elsewhere.then_some(agent.name.as_str()), message) {
             outbox::enqueue(&mut tx, &call).await?;
             calls += 1;

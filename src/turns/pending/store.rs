@@ -174,6 +174,8 @@ pub async fn take_back(conn: &mut PgConnection) -> sqlx::Result<u64> {
 /// A chat that an agent may write to unasked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recipient {
+    /// By which bot it is reached: the agent's, or that by which a visitor came last.
+    pub bot_id: i64,
     /// Whether it talks to another agent at the moment.
     pub elsewhere: bool,
     /// Whether nothing can be sent there.
@@ -195,15 +197,19 @@ pub async fn recipients(
     let rows = sqlx::query(concat!(
         "select c.chat_id, k.agent_id is distinct from $1 as elsewhere, k.unreachable_at is not null as unreachable,
                 u.forgetting_since is not null or u.blocked_at is not null as shut_out,
-                exists (select from turns t where t.bot_id = $2 and t.chat_id = c.chat_id and t.agent_id = $1
-                                                   and t.kind = 'message') as talked,
-                (select count(*) from (select from outbox o where o.bot_id = $2 and o.chat_id = c.chat_id and not o.done
+                b.id as bot_id,
+                -- Turns are not kept for ever.
+                coalesce(v.messages > 0, false)
+                  or exists (select from turns t where t.bot_id in (b.id, $2) and t.chat_id = c.chat_id
+                                and t.agent_id = $1 and t.kind = 'message') as talked,
+                (select count(*) from (select from outbox o where o.bot_id = b.id and o.chat_id = c.chat_id and not o.done
                                           and o.kind = 'notice' limit $4) o) as waiting, ",
         visitors::standing!(),
         " from unnest($3::int8[]) c (chat_id)
-           left join conversations k on k.bot_id = $2 and k.chat_id = c.chat_id
            left join users u on u.id = c.chat_id
            left join visitors v on v.agent_id = $1 and v.user_id = c.chat_id
+          cross join lateral (select coalesce(v.bot_id, $2) as id) b
+           left join conversations k on k.bot_id = b.id and k.chat_id = c.chat_id
            left join links l on l.id = v.link_id",
     ))
     .bind(agent.id)
@@ -218,10 +224,11 @@ pub async fn recipients(
         // A private chat has its user's id.
         let may = match access::of(agent.owner_id, agent.visibility, Status::Running, chat, visitor.as_ref()) {
             Access::Owner => true,
-            Access::Visitor(_) => row.get("talked"),
+            Access::Visitor(_) => row.get::<Option<bool>, _>("talked").unwrap_or(false),
             Access::Refused(_) => chat == agent.chat_id,
         };
         let recipient = Recipient {
+            bot_id: row.get("bot_id"),
             elsewhere: row.get("elsewhere"),
             unreachable: row.get("unreachable"),
             full: row.get::<i64, _>("waiting") >= MOST_WAITING,

@@ -3,6 +3,7 @@
 
 mod browser;
 mod cluster;
+pub mod count;
 mod ports;
 mod program;
 mod python;
@@ -36,7 +37,7 @@ pub use user::User;
 pub use user::{Message, Upload};
 
 /// How long anything may take to happen. Far more than it takes, because test machines are busy.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often a condition is looked at again.
 pub const POLL: Duration = Duration::from_millis(25);
@@ -49,9 +50,16 @@ pub struct Builder {
     http_apart: bool,
     simulators: Vec<String>,
     patience: Option<Duration>,
+    database: Option<String>,
 }
 
 impl Builder {
+    /// The URL of an empty database, instead of one of the harness' own server.
+    pub fn database(mut self, url: impl Into<String>) -> Self {
+        self.database = Some(url.into());
+        self
+    }
+
     /// The first program only serves HTTP, and a second one, not started yet, does the work.
     pub fn http_apart(mut self) -> Self {
         self.http_apart = true;
@@ -86,7 +94,10 @@ impl Builder {
         // silent-ok: the provider is installed already, by another test of this process
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
-        let database_url = database().await;
+        let database_url = match self.database {
+            Some(url) => url,
+            None => database().await,
+        };
         let simulator = Simulator::start(dir.path(), &self.simulators, self.patience.unwrap_or(DEADLINE)).await;
         let replicas = self.replicas.max(1);
         let ports: Vec<u16> = (0..replicas).map(|_| free_port()).collect();
@@ -160,7 +171,7 @@ impl Stack {
 
     /// A Telegram user, who has a private chat with the bot.
     pub fn user(&self, id: i64) -> User<'_> {
-        User::new(&self.simulator, id)
+        self.simulator.user(id)
     }
 
     /// A new group of these users with the bot; gives its number, for [`User::within`].

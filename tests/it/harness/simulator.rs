@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::program::built;
-use super::{DEADLINE, POLL};
+use super::{DEADLINE, POLL, User};
 
 const BOT_TOKEN: &str = "1000000001:test-token-test-token-test-token-1";
 
@@ -25,6 +25,7 @@ pub struct Simulator {
     pub(super) presses: Mutex<Vec<String>>,
     /// How long users wait for something.
     pub(super) patience: Duration,
+    bot_token: &'static str,
     _process: Supervised,
 }
 
@@ -35,8 +36,17 @@ impl Simulator {
         Self::start(dir, &["--telegram-requests".into(), nowhere], DEADLINE).await
     }
 
-    /// Starts a process with its log in `dir`.
-    pub(super) async fn start(dir: &Path, options: &[String], patience: Duration) -> Self {
+    /// A process of its own in which another bot is known.
+    pub async fn of_bot(dir: &Path, bot_token: &'static str) -> Self {
+        Self::start_with(dir, &[], DEADLINE, bot_token).await
+    }
+
+    /// Starts a process with its log in `dir` and these arguments; users wait so long for something.
+    pub async fn start(dir: &Path, options: &[String], patience: Duration) -> Self {
+        Self::start_with(dir, options, patience, BOT_TOKEN).await
+    }
+
+    async fn start_with(dir: &Path, options: &[String], patience: Duration, bot_token: &'static str) -> Self {
         let program = built("baal-simulators");
         let log = dir.join("simulators.log");
         let mut arguments: Vec<String> = options.to_vec();
@@ -57,7 +67,7 @@ impl Simulator {
             name: "the simulators",
             program: program.as_os_str(),
             args: &arguments,
-            env: &[("SIM_BOT_TOKEN", OsStr::new(BOT_TOKEN))],
+            env: &[("SIM_BOT_TOKEN", OsStr::new(bot_token))],
             log: &log,
             speaks: true,
             signal: "TERM",
@@ -75,12 +85,18 @@ impl Simulator {
             http,
             presses: Mutex::default(),
             patience,
+            bot_token,
             _process: process,
         }
     }
 
+    /// A Telegram user, who has a private chat with the bot.
+    pub fn user(&self, id: i64) -> User<'_> {
+        User::new(self, id)
+    }
+
     pub fn bot_token(&self) -> &'static str {
-        BOT_TOKEN
+        self.bot_token
     }
 
     /// `GET` of Telegram's control interface, such as `/sim/calls`.

@@ -343,9 +343,10 @@ static REDACTED: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     [
         (r"http://127\.0\.0\.1:\d+", "http://[host]"),
         (r"(\b|%3D)a_[A-Za-z0-9_-]{22}", "${1}a_[token]"),
+        // First, for a code may have in it what the next is looking for.
+        (r"(code alone: )[A-Za-z0-9_-]+", "${1}[code]"),
         (r"\bi_[A-Za-z0-9_-]{8,}", "i_[code]"),
         (r"\bd:\d+:", "d:[dialogue]:"),
-        (r"(code alone: )[A-Za-z0-9_-]+", "${1}[code]"),
         (r"\b\d{4}-\d{2}-\d{2}\b", "[date]"),
         (r"\b\d{1,2} (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*( \d{4})?\b", "[date]"),
         (r"\b\d+ ?(hours?|minutes?|seconds?|h|min|ms|s)\b", "[time]"),

@@ -14,6 +14,7 @@ mod connection;
 mod events;
 mod messages;
 mod pending;
+pub mod python;
 mod read;
 mod rounds;
 mod search;

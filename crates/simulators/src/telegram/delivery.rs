@@ -1,7 +1,7 @@
 //! Webhook delivery as Telegram does it: a queue's next update goes out only after the last got its 2xx, queues run beside
 //! each other up to `max_connections`, a failure is tried again after a pause that doubles.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::RETRY_AFTER;
@@ -75,7 +75,8 @@ impl Telegram {
     }
 
     async fn post(&self, target: &Target, update: &Update) -> reqwest::Result<reqwest::Response> {
-        let mut request = self.inner.http.post(&target.url).json(&update.body);
+        let http = self.inner.http.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut request = http.post(&target.url).json(&update.body);
         if let Some(secret) = &target.secret {
             request = request.header("X-Telegram-Bot-Api-Secret-Token", secret);
         }

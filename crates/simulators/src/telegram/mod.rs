@@ -58,7 +58,8 @@ struct Inner {
     updates_arrived: Notify,
     /// Held while the state file is written; true once the last save is done.
     saved_last: Mutex<bool>,
-    http: reqwest::Client,
+    /// Delivers to webhooks.
+    http: Mutex<reqwest::Client>,
 }
 
 impl Telegram {
@@ -82,12 +83,7 @@ impl Telegram {
     fn with_world(token: &str, world: World) -> Self {
         // silent-ok: a provider that is already installed serves as well
         let _ = rustls::crypto::ring::default_provider().install_default(); // silent-ok: it is installed already
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_secs(60))
-            .build()
-            .expect("a client without certificates of its own always builds");
+        let http = deliverer().build().expect("a client without certificates of its own always builds");
         Self {
             inner: Arc::new(Inner {
                 token: token.to_owned(),
@@ -96,7 +92,7 @@ impl Telegram {
                 faults: Faults::default(),
                 updates_arrived: Notify::new(),
                 saved_last: Mutex::new(false),
-                http,
+                http: Mutex::new(http),
             }),
         }
     }
@@ -104,6 +100,13 @@ impl Telegram {
     /// Writes every request to `file` from now on, a line of JSON each: what `/sim/requests` shows.
     pub fn record_requests(&self, file: std::fs::File) {
         self.inner.journal.record(file);
+    }
+
+    /// Believes certificates of this authority (PEM) too where webhooks are: of a web server with one of its own, for tests.
+    pub(crate) fn trust(&self, authority: &[u8]) -> reqwest::Result<()> {
+        let http = deliverer().tls_certs_merge([reqwest::Certificate::from_pem(authority)?]).build()?;
+        *self.inner.http.lock().unwrap_or_else(PoisonError::into_inner) = http;
+        Ok(())
     }
 
     /// The Bot API, the control interface and the page.
@@ -157,6 +160,11 @@ impl Telegram {
     fn world(&self) -> MutexGuard<'_, World> {
         self.inner.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What updates are delivered with.
+fn deliverer() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(Duration::from_secs(60))
 }
 
 fn bot_id(token: &str) -> Result<i64, TokenError> {

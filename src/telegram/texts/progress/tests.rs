@@ -54,6 +54,7 @@ fn the_bar_shows_what_has_passed_of_what_is_expected() {
 fn a_repair_says_whether_memory_was_lost_and_a_failure_where_it_failed() {
     assert!(text(Scene::Repaired { memory_lost: true }).contains("are lost"));
     assert!(text(Scene::Repaired { memory_lost: false }).contains("everything that it knew"));
+    assert!(text(Scene::TakenOver).contains("everything that was said"));
     let restored = text(Scene::Restored { reason: "the new version did not become healthy".into() });
     assert!(restored.contains("runs again as it did before"), "{restored}");
 }

@@ -71,6 +71,7 @@ pub(crate) fn router() -> Router<Telegram> {
         .route("/sim/faults", get(faults).post(order_faults).delete(clear_faults))
         .route("/sim/limits", post(limits))
         .route("/sim/webhook", post(webhook))
+        .route("/sim/authority", post(authority))
         .route("/sim/bot", get(bot))
         .route("/sim", delete(forget_everything))
 }
@@ -301,6 +302,19 @@ struct WebhookSettings {
 async fn webhook(State(telegram): State<Telegram>, Json(settings): Json<WebhookSettings>) -> Json<Value> {
     telegram.world().updates.retry_base_ms = settings.retry_base_ms.max(1);
     Json(json!({}))
+}
+
+#[derive(Deserialize)]
+struct Authority {
+    /// A certificate.
+    pem: String,
+}
+
+/// Believes this certificate authority, too, where webhooks are.
+async fn authority(State(telegram): State<Telegram>, Json(Authority { pem }): Json<Authority>) -> Answer {
+    let trusted = telegram.trust(pem.as_bytes());
+    trusted.map_err(|error| Misuse::new(StatusCode::BAD_REQUEST, format!("the certificate is not usable: {error}")))?;
+    Ok(Json(json!({})))
 }
 
 /// Forgets chats, users, files and pending updates; ids go on.
