@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
+use crate::causes;
+
 /// Where Azure's hosts answer their own machines, though it looks public.
 const AZURE: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
@@ -43,14 +45,7 @@ pub struct NotOnInternet;
 impl NotOnInternet {
     /// Whether that is why a request failed.
     pub fn is_behind(error: &(dyn Error + 'static)) -> bool {
-        let mut cause = Some(error);
-        while let Some(error) = cause {
-            if error.is::<Self>() {
-                return true;
-            }
-            cause = error.source();
-        }
-        false
+        causes::of(error).any(|cause| cause.is::<Self>())
     }
 }
 

@@ -133,10 +133,15 @@ pub async fn migrate(config: &Config) -> Result<(), MigrateError> {
     migrated
 }
 
+/// Why the database cannot be used, in words for operators.
+pub fn unusable(error: &sqlx::Error) -> anyhow::Error {
+    anyhow::anyhow!("the database: {}", trouble(error))
+}
+
 /// Why the schema could not be brought up to date, in words for operators.
 pub fn explain(error: MigrateError) -> anyhow::Error {
     match error {
-        MigrateError::Execute(error) => anyhow::anyhow!("the database: {}", trouble(&error)),
+        MigrateError::Execute(error) => unusable(&error),
         other => anyhow::Error::new(other),
     }
 }

@@ -1,10 +1,10 @@
 //! `baal health`: whether the process of this host can do its work, for health checks of containers, which have no other
 //! program to ask with.
 
-use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::causes;
 use crate::config::Config;
 
 /// How long an answer may take: longer than `/readyz` gives its database, so that it can say so.
@@ -55,11 +55,7 @@ async fn get(http: &reqwest::Client, address: SocketAddr, path: &str) -> Result<
 
 /// The innermost reason: the others repeat the address.
 fn cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
+    causes::of(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
 /// Where a server that listens on `address` is reached from this machine.

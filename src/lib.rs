@@ -5,6 +5,7 @@ pub mod admin;
 pub mod agents;
 pub mod app;
 pub mod backup;
+mod causes;
 pub mod clock;
 pub mod cloud;
 pub mod config;

@@ -19,11 +19,11 @@ use sqlx::{Connection as _, PgConnection};
 
 pub use self::making::run;
 pub use self::restoring::restore;
+use crate::database;
 
 /// Connects, or says in words for operators why that cannot be.
 async fn connect(session: &PgConnectOptions) -> anyhow::Result<PgConnection> {
-    let connected = PgConnection::connect_with(session).await;
-    connected.map_err(|error| anyhow::anyhow!("the database: {}", crate::database::trouble(&error)))
+    PgConnection::connect_with(session).await.map_err(|error| database::unusable(&error))
 }
 
 /// How to.

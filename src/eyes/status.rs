@@ -36,8 +36,7 @@ struct Report<'a> {
 /// Prints how the system is doing. `false` if anything is alarming.
 pub async fn run(config: &Config, options: Options) -> anyhow::Result<bool> {
     let db = database::connect_lazily(config)?;
-    let mut conn =
-        db.acquire().await.map_err(|error| anyhow::anyhow!("the database: {}", database::trouble(&error)))?;
+    let mut conn = db.acquire().await.map_err(|error| database::unusable(&error))?;
     let read = snapshot::read(&mut conn, config).await;
     let mut figures = read.context("the figures could not be read: `baal migrate` brings the schema up to date")?;
     let hour = LastHour::read(&mut conn).await.context("the turns of the last hour could not be read")?;

@@ -16,6 +16,7 @@ use teloxide_core::requests::Payload;
 
 use super::files::Whole;
 use super::outbox::method_name;
+use crate::causes;
 use crate::config::Config;
 use crate::eyes::metrics;
 use crate::trace;
@@ -191,14 +192,7 @@ async fn answer(
 /// An error's chain of causes in words, without the URL, which holds the token.
 fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+    causes::of(&error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn read_envelope(

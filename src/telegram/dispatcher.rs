@@ -18,6 +18,7 @@ use super::inbox::{self, Claimed};
 use super::outbox::{self, Call};
 use super::update;
 use crate::app::App;
+use crate::causes;
 use crate::database;
 use crate::eyes::metrics::{self, Handling};
 use crate::replica::Replica;
@@ -52,8 +53,7 @@ enum Failure {
 impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let why = error.to_string();
-        let mut causes = std::iter::successors(Some(&error as &dyn std::error::Error), |cause| cause.source());
-        if causes.any(|cause| cause.downcast_ref().is_some_and(database::may_pass)) {
+        if causes::of(&error).any(|cause| cause.downcast_ref().is_some_and(database::may_pass)) {
             Self::Outage(why)
         } else {
             Self::Error(why)

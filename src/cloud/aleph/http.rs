@@ -2,7 +2,6 @@
 //! redirects, and errors without URLs.
 
 use std::borrow::Cow;
-use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use serde_json::Value;
 
 use super::AlephError;
 use crate::addresses::Public;
+use crate::causes;
 use crate::telemetry::is_unprintable;
 
 /// Time to connect, within the deadline.
@@ -169,12 +169,7 @@ pub(super) fn garbled(what: &str, cause: impl Into<String>) -> AlephError {
 
 fn unreachable(what: &str, error: reqwest::Error) -> AlephError {
     let error = error.without_url();
-    let mut cause = error.to_string();
-    let mut source = error.source();
-    while let Some(deeper) = source {
-        cause = deeper.to_string();
-        source = deeper.source();
-    }
+    let cause = causes::of(&error).last().map(ToString::to_string).unwrap_or_default();
     AlephError::Unreachable { what: what.to_owned(), cause: clean(&cause, EXCERPT) }
 }
 
