@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use baal::agents::links::{self, Terms};
@@ -78,21 +78,30 @@ async fn every_column_of_bytes_is_rotated_or_a_hash() {
     }
 }
 
-/// Chats until told to stop, and on to the end of what was begun; gives how often.
-async fn chats(user: User<'_>, stop: &AtomicBool) -> u64 {
-    let mut asked = 0;
+/// Chats until told to stop, and on to the end of what was begun; counts what was answered.
+async fn chats(user: User<'_>, answered: &AtomicU64, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        asked += 1;
+        let asked = answered.load(Ordering::Relaxed) + 1;
         user.asks(&format!("question {asked}"), &format!("message {asked} of our conversation")).await;
+        answered.store(asked, Ordering::Relaxed);
     }
-    asked
 }
 
-/// Puts keys into the file that all programs read, and restarts them one after the other.
-async fn configures(stack: &Stack, file: &Path, keys: &[&str]) {
+/// Puts keys into the file that all programs read, restarts them one after the other, and lets each of the people ask on
+/// these keys and be answered.
+async fn configures(stack: &Stack, file: &Path, keys: &[&str], answered: [&AtomicU64; 2]) {
     std::fs::write(file, keys.join("\n")).unwrap();
     for index in 0..2 {
         stack.baal(index).restart().await;
+    }
+    for count in answered {
+        // Two: the first may have been asked before.
+        let enough = count.load(Ordering::Relaxed) + 2;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while count.load(Ordering::Relaxed) < enough {
+            assert!(Instant::now() < deadline, "nobody is answered with these keys");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 
@@ -119,10 +128,12 @@ async fn a_key_is_changed_step_by_step_while_people_chat() {
     drop(conn);
 
     let stop = AtomicBool::new(false);
+    let (anns, bobs) = (AtomicU64::new(0), AtomicU64::new(0));
+    let answered = [&anns, &bobs];
     let change = async {
         let environment = stack.baal(0).env();
-        configures(&stack, file.path(), &[&old, &new]).await;
-        configures(&stack, file.path(), &[&new, &old]).await;
+        configures(&stack, file.path(), &[&old, &new], answered).await;
+        configures(&stack, file.path(), &[&new, &old], answered).await;
         // The secret of the agent, and the link.
         assert!(standing(&stack.db, &format!("{new},{old}")).await.0[&1] >= 2);
         let (well, said) = baal(&["rotate-keys", "--check"], &environment).await;
@@ -133,15 +144,10 @@ async fn a_key_is_changed_step_by_step_while_people_chat() {
         let (well, said) = baal(&["rotate-keys", "--check"], &environment).await;
         assert!(well && said.contains("Nothing is under another key than the first"), "{said}");
         assert!(!said.contains(&old) && !said.contains(&new), "{said}");
-        configures(&stack, file.path(), &[&new]).await;
-        // Some more of it on the new key alone.
-        for index in 0..2 {
-            stack.baal(index).restart().await;
-        }
+        configures(&stack, file.path(), &[&new], answered).await;
         stop.store(true, Ordering::Relaxed);
     };
-    let (anns, bobs, ()) = tokio::join!(chats(ann, &stop), chats(bob, &stop), change);
-    assert!(anns > 2 && bobs > 2, "{anns} and {bobs} questions");
+    tokio::join!(chats(ann, &anns, &stop), chats(bob, &bobs, &stop), change);
     stack.wait_for_sql("select count(*) from turns where not done", 0i64).await;
     assert_eq!(stack.sql::<i64>("select count(*) from turns where status <> 'completed'").await, 0);
     assert_eq!(stack.sql::<i64>("select count(*) from updates where error is not null").await, 0);
