@@ -1,6 +1,6 @@
 # `make` alone lists the targets. CARGO_TARGET_DIR is cargo's own and respected everywhere.
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap build agent image demo test e2e e2e-qemu lint generated bench-agent bench-deploy
+.PHONY: help bootstrap build agent image demo test e2e e2e-qemu lint generated bench faults chaos attack deny bench-agent bench-deploy
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,7 +51,34 @@ e2e-qemu: agent ## Attack it on a real VM with Debian 12's kernel: slow, for rel
 
 lint: ## Check formatting and lints
 	cargo fmt --check
-	cargo clippy --workspace --all-targets --features $(E2E) -- -D warnings
+	cargo clippy --workspace --all-targets --features $(E2E),$(FAULTS) -- -D warnings
+
+bench: ## Measure messages and their replies, claims, open turns and agents' own messages, in half an hour
+	scripts/bootstrap test
+	cargo bench -p baal --bench load
+
+# The tests start programs of other packages, so all is built.
+FAULTS = baal/faults
+faults: ## Chaos and attacks in their short form: some six minutes
+	scripts/bootstrap test
+	cargo build --workspace --all-targets --features $(FAULTS)
+	cargo test --workspace --no-fail-fast --features $(FAULTS) --test chaos --test attack
+
+chaos: ## Kill, cut, stall and starve the whole program for an hour, and count every message
+	scripts/bootstrap test
+	cargo build --workspace --all-targets --features $(FAULTS)
+	CHAOS_ROUNDS=long cargo test --workspace --features $(FAULTS) --test chaos -- --nocapture --test-threads=1
+
+attack: ## A million malformed updates through the webhook, and long runs of the fuzz targets
+	scripts/bootstrap test
+	cargo build --workspace --all-targets --features $(FAULTS)
+	ATTACK_UPDATES=1000000 cargo test --workspace --features $(FAULTS) --test attack -- --nocapture --test-threads=1
+
+# Kept outside of the target directory, so that `cargo clean` does not cost half an hour.
+DENY = $(HOME)/.cache/baal/cargo-deny
+deny: ## Judge the dependencies by deny.toml: licences, bans, sources, advisories (fetches the advisories' database)
+	@PATH="$$PATH:$(DENY)/bin"; command -v cargo-deny >/dev/null || cargo install --locked cargo-deny --root "$(DENY)"
+	PATH="$$PATH:$(DENY)/bin" cargo deny --locked check
 
 bench-agent: agent ## Measure the agent: start, memory, turns a second, long conversations
 	cargo build --release -p baal-agent-bench

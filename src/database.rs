@@ -14,7 +14,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
 use tracing::warn;
 
 pub(crate) use self::columns::columns;
@@ -108,6 +108,18 @@ pub fn connect_lazily(config: &Config) -> anyhow::Result<PgPool> {
         .test_before_acquire(false)
         .acquire_timeout(PATIENCE)
         .connect_lazy_with(pooled(config)?))
+}
+
+/// Begins a transaction, in a way that cannot be broken off half-way.
+///
+/// sqlx rolls a transaction back that is dropped once it has begun. But where the future of `Pool::begin` is dropped while it
+/// waits for the answer to `begin` (a time limit, a client that hangs up), the connection goes back to the pool inside a
+/// transaction that nobody knows of (sqlx-postgres 0.9, `PgTransactionManager::begin`): what others then write with it
+/// they believe to be committed, and it is lost. A task of its own always gets to the end, and rolls back if nobody wants
+/// the transaction any more. A test keeps `Pool::begin` out of the program.
+pub async fn begin(db: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let db = db.clone();
+    tokio::spawn(async move { db.begin().await }).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
 /// A listener of its own session, which is no part of the pool: one that the network has forgotten is left to its fate, and must

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use crate::app::App;
 use crate::config::Config;
+use crate::database;
 use crate::jobs;
 use crate::jobs::model::Kind;
 use crate::replica::Replica;
@@ -241,7 +242,7 @@ pub async fn tidy_all(app: &App, stop: &CancellationToken) {
 /// Has agents deleted that are being deleted and that no job works at: whatever ended their job, they must not stay so, and be
 /// paid for. How many there were.
 pub async fn resume_deletions(app: &App) -> sqlx::Result<usize> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     // Whoever holds an agent is about to give it a job perhaps.
     let left: Vec<i64> = sqlx::query_scalar(
         "select a.id from agents a where a.status = 'deleting' and a.deleted_at is null

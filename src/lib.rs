@@ -14,6 +14,7 @@ pub mod demo;
 pub mod doctor;
 pub mod errands;
 pub mod eyes;
+pub mod floor;
 pub mod health;
 pub mod http;
 pub mod init;

@@ -21,6 +21,10 @@ const CHECK: Duration = Duration::from_secs(60);
 const CHECK_SOON: Duration = Duration::from_secs(2);
 const CHECK_FOR: Duration = Duration::from_secs(30);
 
+/// Between two claims of a worker. Where much comes, each claim then finds more of it, for half the statements; where little comes,
+/// nobody waits, for the last claim was longer ago.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// How long a worker waits for the database before it does something else.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -42,6 +46,8 @@ pub struct Slots<K> {
     most: usize,
     checked: Instant,
     failed: Option<Instant>,
+    /// When the last claim was answered.
+    claimed: Instant,
 }
 
 /// The keys in hand; a handle for those who let go of a row later than its task ends.
@@ -74,7 +80,8 @@ impl<K: Eq + Hash + Clone> Drop for LetGo<K> {
 impl<K: Eq + Hash + Clone + Send + 'static> Slots<K> {
     /// Places for `most` tasks.
     pub fn new(most: usize) -> Self {
-        Self { tasks: JoinSet::new(), held: Held(Arc::default()), most, checked: Instant::now(), failed: None }
+        let now = Instant::now();
+        Self { tasks: JoinSet::new(), held: Held(Arc::default()), most, checked: now, failed: None, claimed: now }
     }
 
     /// Places that are free now.
@@ -122,7 +129,10 @@ impl<K: Eq + Hash + Clone + Send + 'static> Slots<K> {
         what: &'static str,
         claim: impl Future<Output = sqlx::Result<Vec<T>>>,
     ) -> Option<Vec<T>> {
-        let error = match bounded(claim).await {
+        tokio::time::sleep_until(self.claimed + GATHER).await;
+        let claimed = bounded(claim).await;
+        self.claimed = Instant::now();
+        let error = match claimed {
             Ok(rows) => return Some(rows),
             Err(error) => error,
         };

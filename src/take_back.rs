@@ -3,6 +3,7 @@
 use tracing::{info, warn};
 
 use crate::app::App;
+use crate::database;
 use crate::eyes::metrics;
 use crate::replica::Replica;
 use crate::wake::Queue;
@@ -23,7 +24,7 @@ pub async fn keep(app: &App, replica: &Replica) {
 
 /// Deletes registrations that expired and frees what unregistered replicas had claimed. One replica at a time does it.
 async fn take_back(app: &App) -> sqlx::Result<()> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let mine: bool =
         sqlx::query_scalar("select pg_try_advisory_xact_lock(hashtext('baal take back'))").fetch_one(&mut *tx).await?;
     if !mine {

@@ -6,6 +6,10 @@ use fernet::Fernet;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
+/// A token says when it was made, and the crate refuses those of more than a minute from now. What we keep does not expire, and has
+/// to open where the clock is behind the one that it was made by: so it is late, always. Less than the minute that is added.
+const END_OF_TIME: u64 = u64::MAX - 60;
+
 /// Fernet keys: the first encrypts, all decrypt, so that keys can be changed while programs run. Cheap to clone.
 #[derive(Clone)]
 pub struct Vault(Arc<Ring>);
@@ -98,7 +102,8 @@ impl Vault {
     fn open(&self, token: &[u8]) -> Option<(usize, Vec<u8>)> {
         // Tokens that came through files or editors carry a newline, which the crate refuses.
         let token = std::str::from_utf8(token).ok()?.trim();
-        self.0.keys.iter().enumerate().find_map(|(index, key)| Some((index, key.decrypt(token).ok()?)))
+        let mut keys = self.0.keys.iter().enumerate();
+        keys.find_map(|(index, key)| Some((index, key.decrypt_at_time(token, None, END_OF_TIME).ok()?)))
     }
 
     /// Which key a stored value needs, counted from 0: of several tokens, one a line (see [`crate::turns::request`]), the last
@@ -140,6 +145,17 @@ mod tests {
         let token =
             b"gAAAAAAdwJ6wAAECAwQFBgcICQoLDA0ODy021cpGVWKZ_eEwCGM4BLLF_5CV9dOPmrhuVUPgJobwOz7JcbmrR64jVmpU4IwqDA==\n";
         assert_eq!(vault.decrypt(token).expect("opens"), b"hello");
+    }
+
+    #[test]
+    fn what_a_clock_ahead_of_ours_has_sealed_opens() {
+        let key = Vault::generate_key();
+        let vault = Vault::new(&key).expect("a key");
+        let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+        for at in [0, now - 86_400, now + 61, now + 10 * 365 * 86_400, u64::MAX] {
+            let token = Fernet::new(key.expose_secret()).expect("a key").encrypt_at_time(b"x", at);
+            assert_eq!(vault.decrypt(token.as_bytes()).expect("opens"), b"x", "{at}");
+        }
     }
 
     #[test]

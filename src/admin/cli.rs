@@ -1,5 +1,6 @@
 //! `baal token create | list | revoke`: works without a running server, and where no token is known yet.
 
+use crate::database;
 use anyhow::Context as _;
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Subcommand;
@@ -36,7 +37,7 @@ pub enum Action {
 
 /// Does it and prints what came of it: standard output holds the new token alone, for scripts.
 pub async fn run(db: &sqlx::PgPool, action: Action) -> anyhow::Result<()> {
-    let mut tx = db.begin().await.context("the database does not answer")?;
+    let mut tx = database::begin(db).await.context("the database does not answer")?;
     let caller = Caller::command_line();
     match action {
         Action::Create { label, scope, days } => {

@@ -17,6 +17,7 @@ use crate::agents::http::{AgentHttp, read_json};
 use crate::agents::model::agent_columns;
 use crate::app::App;
 use crate::config::CloudKind;
+use crate::database;
 use crate::replica::Replica;
 use crate::telegram::api::ApiError;
 use crate::telegram::outbox::{self, Call};
@@ -170,7 +171,7 @@ pub async fn round(app: &App, isolated: bool) -> sqlx::Result<Round> {
                 return Ok(Round { isolated: true, ..round });
             }
             *answered |= heard.iter().any(|heard| heard.well);
-            let mut tx = app.db.begin().await?;
+            let mut tx = database::begin(&app.db).await?;
             let (unwell, recovered) = write(&mut tx, &heard).await?;
             tx.commit().await?;
             if unwell + recovered > 0 {
@@ -263,7 +264,7 @@ pub async fn write(conn: &mut PgConnection, heard: &[Heard]) -> sqlx::Result<(us
 }
 
 async fn tell_operators(app: &App, words: &Message) -> sqlx::Result<()> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     for operator in &app.config.operator_ids {
         // A private chat has its user's id.
         tell(&mut tx, app.bot_id, *operator, words).await?;

@@ -16,6 +16,7 @@ pub use self::size::Size;
 use super::{hosts, store};
 use crate::app::App;
 use crate::config::{CloudKind, Config};
+use crate::database;
 use crate::jobs;
 use crate::replica::Replica;
 use crate::wake::Queue;
@@ -118,7 +119,7 @@ pub async fn round(app: &App) -> sqlx::Result<Actions> {
     }
     // Counted before the lock, under which agents get their machines: a failure more or less makes no machine too many.
     let failed = failures(&mut *app.db.acquire().await?).await?;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let counts = count(&mut tx, &app.config, failed).await?;
     let wanted = Size::read(&mut tx).await?.wanted(&app.config);
     let actions = plan(&counts, &wanted);
@@ -194,7 +195,7 @@ async fn failures(conn: &mut PgConnection) -> sqlx::Result<(u32, Duration)> {
 
 /// Retires what waits in the pool of another cloud.
 async fn retire_others(app: &App) -> sqlx::Result<()> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let others: Vec<Uuid> = sqlx::query_scalar(
         "select id from vms where cloud <> $1 and state = 'warm' and ended_at is null order by id for update skip locked",
     )

@@ -17,6 +17,7 @@ use super::local::{self, LocalError, Site};
 use super::store::{self, LocalVm, Root};
 use crate::agents::{self, Agent, Status, keys};
 use crate::app::App;
+use crate::database;
 use crate::jobs::model::Kind;
 use crate::jobs::store as jobs;
 use crate::replica::Replica;
@@ -169,7 +170,7 @@ async fn restart(app: &App, site: &Site, vm: &LocalVm, agent: &Agent) -> anyhow:
 /// Notes which key an agent was started with. Should another be wanted since, and no job be on its way to that, one is begun:
 /// that job may have ended just before the start.
 async fn started_with(app: &App, agent_id: i64, version: i32) -> sqlx::Result<()> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let Some(agent) = agents::store::lock(&mut tx, agent_id).await? else { return Ok(()) };
     keys::set_deployed(&mut tx, agent_id, version).await?;
     let late = agent.wanted_key != version && agent.status == Status::Running;
@@ -189,7 +190,7 @@ async fn keep_address(app: &App, site: &Site, vm: &LocalVm, agent: &Agent) {
         return;
     }
     let saved = async {
-        let mut tx = app.db.begin().await?;
+        let mut tx = database::begin(&app.db).await?;
         store::moved(&mut tx, agent.id, &found).await?;
         tx.commit().await
     };

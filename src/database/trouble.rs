@@ -27,12 +27,15 @@ pub fn may_pass(error: &Error) -> bool {
     match error {
         Error::Io(io) => tls(io).is_none(),
         Error::PoolTimedOut => true,
-        Error::Database(refused) => {
-            // It shuts down, crashed, starts, or has no connection left.
-            matches!(refused.code().as_deref(), Some("57P01" | "57P02" | "57P03" | "53300"))
-        }
+        Error::Database(refused) => refused.code().is_some_and(|code| passing(&code)),
         _ => false,
     }
+}
+
+/// By SQLSTATE: it shuts down, crashed, starts; or has no space, memory or connection left (class 53), which is nothing that a
+/// statement did wrong; its disk fails; it is a standby that is not promoted yet.
+fn passing(code: &str) -> bool {
+    matches!(code, "57P01" | "57P02" | "57P03" | "58030" | "25006") || code.starts_with("53")
 }
 
 /// What TLS has said, if it was that. The driver hands it on as the error of a read.
@@ -100,6 +103,12 @@ mod tests {
         let unknown = broken(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
         assert!(!may_pass(&unknown));
         assert!(trouble(&unknown).contains("sslrootcert"));
+    }
+
+    #[test]
+    fn a_full_disk_may_be_freed_and_a_wrong_statement_stays_wrong() {
+        assert!(["53100", "53200", "53300", "57P03"].into_iter().all(passing));
+        assert!(!["23505", "42601", "22P05", "28P01"].into_iter().any(passing));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::{Tried, tell};
 use crate::agents::account::Account;
 use crate::agents::keys;
 use crate::app::App;
+use crate::database;
 use crate::telegram::texts::{self, Balance};
 
 /// Asks LibertAI once: what cannot be said is told as such.
@@ -16,7 +17,7 @@ pub(super) async fn attempt(app: &App, errand: &Claimed) -> sqlx::Result<Tried> 
         // Logged out meanwhile: the card says so.
         None => Balance::Asking,
     };
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let account = Account::load(&mut tx, app, errand.user_id).await?;
     if !store::end(&mut tx, errand, None).await? {
         return Ok(Tried::Lost);

@@ -13,6 +13,7 @@ use super::store::{self, Claimed};
 use super::{Tried, show, tell};
 use crate::agents::service::{self, ServiceError};
 use crate::app::App;
+use crate::database;
 use crate::telegram::text::Place;
 use crate::telegram::texts;
 use crate::turns::store::{self as turns, Kind, Request};
@@ -39,7 +40,7 @@ struct Left {
 /// Does what is left, and ends once nothing is.
 pub(super) async fn attempt(app: &App, errand: &Claimed) -> sqlx::Result<Tried> {
     let user = errand.user_id;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     // Turns before agents, as whoever ends a turn does.
     stop_turns(&mut tx, user).await?;
     // Before its secret is gone with it, an agent that runs elsewhere is told.

@@ -7,6 +7,7 @@ use super::store::{self, Claimed};
 use super::{Tried, tell};
 use crate::agents::keys;
 use crate::app::App;
+use crate::database;
 use crate::libertai::{BalanceError, masked};
 use crate::telegram::texts;
 
@@ -24,7 +25,7 @@ pub(super) async fn attempt(app: &App, errand: &Claimed, key: SecretString) -> s
     if asked == Err(BalanceError::Unreachable) && errand.failures + 1 < TRIES && errand.reclaims < MAX_RECLAIMS {
         return Ok(Tried::Failed(BalanceError::Unreachable.to_string()));
     }
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let words = match asked {
         Ok(balance) => {
             if !keys::connect(&mut tx, &app.config.vault, errand.user_id, &key).await? {

@@ -8,6 +8,7 @@ use super::store::{self, Claimed, Errand};
 use super::{Tried, show, tell};
 use crate::agents::keys;
 use crate::app::App;
+use crate::database;
 use crate::telegram::texts;
 
 /// How long agents may take. Those that take longer are told of; a key that was taken back keeps them from being talked to.
@@ -16,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Looks once. After a logout it is only done when no agent that can be talked to has the key.
 pub(super) async fn attempt(app: &App, errand: &Claimed, logout: bool, told: Option<usize>) -> sqlx::Result<Tried> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let own = keys::connected(&mut tx, errand.user_id).await?;
     let version = match (logout, own) {
         (true, _) => 0,

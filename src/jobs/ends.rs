@@ -14,6 +14,7 @@ use super::steps::{Done, Effect};
 use super::turn::Turn;
 use crate::agents::{self, Agent, Status};
 use crate::cloud::store as vms;
+use crate::database;
 use crate::telegram::outbox::{self, Call};
 use crate::telegram::text::{Place, send_message};
 use crate::telegram::texts;
@@ -23,7 +24,7 @@ use crate::wake::Queue;
 impl Turn<'_> {
     /// The agent answers: opens it, unless it is no longer wanted or something else is wanted of it by now.
     pub async fn finish(&self) -> Next {
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let state = &self.job.state;
         // Conversations are locked before agents everywhere.
         if self.job.kind == Kind::Provision
@@ -114,7 +115,7 @@ impl Turn<'_> {
 
     /// The agent's program has ended: says so to its owner. Its machine stays.
     pub async fn rest(&self) -> Next {
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let locked = self.lock(&mut tx).await?;
         let agent = locked.agent()?;
         // Deleting it cancels as well. An operator who cancels comes too late: the program has ended.
@@ -139,7 +140,7 @@ impl Turn<'_> {
 
     /// The machine is ready: puts it into the pool.
     pub async fn store(&self) -> Next {
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let locked = self.lock(&mut tx).await?;
         // Nobody wants it any more.
         if locked.job.cancel_requested {
@@ -159,7 +160,7 @@ impl Turn<'_> {
 
     /// Nothing is left: says so, and why.
     pub async fn end(&self) -> Next {
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let locked = self.lock(&mut tx).await?;
         let left = match &locked.agent {
             Some(agent) => !vms::machines_of(&mut tx, agent.id).await?.is_empty(),

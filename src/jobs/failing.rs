@@ -19,6 +19,7 @@ use crate::agents::{self, Agent, Status};
 use crate::cloud::aleph::{AlephError, Shortage};
 use crate::cloud::places;
 use crate::cloud::store::{self as vms, Machine, Vm};
+use crate::database;
 use crate::wake::Queue;
 
 /// Why a job ended that an operator did not want any more, in words for the owner.
@@ -97,7 +98,7 @@ impl Turn<'_> {
     }
 
     async fn postpone(&self, trouble: &Trouble, failures: i32, wait: Duration) -> Next {
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let locked = self.lock(&mut tx).await?;
         if failures == 1 && !self.job.step.removes() {
             let mut scene = self.working(locked.vm.as_ref(), self.job.step, &self.job.state);
@@ -115,7 +116,7 @@ impl Turn<'_> {
 
     /// Goes back to where its machine is waited for.
     async fn reach_again(&self, trouble: &Trouble, failures: i32) -> Next {
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let locked = self.lock(&mut tx).await?;
         let scene = self.working(locked.vm.as_ref(), Step::Reach, &self.job.state);
         self.show(&mut tx, locked.agent.as_ref(), &scene).await?;
@@ -136,7 +137,7 @@ impl Turn<'_> {
             None if self.is_left_alone().await? => return self.call_off().await,
             _ => {}
         }
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let locked = self.lock(&mut tx).await?;
         let mut state = self.job.state.clone();
         state.failed_at = trouble.as_ref().map(|_| self.job.step);
@@ -180,7 +181,7 @@ impl Turn<'_> {
 
     /// Gives the machine up, for a job of its own to remove, and begins anew on another.
     async fn elsewhere(&self, trouble: &Trouble) -> Next {
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let locked = self.lock(&mut tx).await?;
         let old = &self.job.state;
         if let Some(vm) = &locked.vm {
@@ -224,7 +225,7 @@ impl Turn<'_> {
     /// What was wanted does not work: wants again what did, as a newer version, and installs that: what the machine went back
     /// to by itself need not be what the rows say. Not if something else is wanted by now: that is tried instead.
     async fn restore(&self, trouble: &Trouble) -> Next {
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let locked = self.lock(&mut tx).await?;
         if locked.job.cancel_requested {
             tx.rollback().await?;
@@ -262,7 +263,7 @@ impl Turn<'_> {
     }
 
     async fn end_here(&self, trouble: &Trouble, outcome: Outcome) -> Next {
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let locked = self.lock(&mut tx).await?;
         let state = &self.job.state;
         let cancelled = outcome == Outcome::Cancelled;

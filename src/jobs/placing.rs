@@ -27,6 +27,7 @@ use crate::cloud::local;
 use crate::cloud::places;
 use crate::cloud::store::{self as vms, LocalData, Machine, Root, Vm, VmState};
 use crate::config::CloudKind;
+use crate::database;
 use crate::wake::Queue;
 
 /// What a new machine would be.
@@ -121,7 +122,7 @@ impl Turn<'_> {
     }
 
     async fn settle(&self, plan: Plan) -> Result<Settled, JobError> {
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let locked = self.lock(&mut tx).await?;
         if locked.job.cancel_requested {
             tx.rollback().await?;

@@ -27,6 +27,7 @@ use crate::agents::{self, Agent};
 use crate::cloud::places;
 use crate::cloud::store::{self as vms, Vm};
 use crate::config::CloudKind;
+use crate::database;
 use crate::telegram::outbox;
 use crate::telegram::texts::PAUSED_BY_LOGOUT;
 use crate::trace;
@@ -121,7 +122,7 @@ impl Turn<'_> {
 
     async fn show_again(&self) -> Result<(), JobError> {
         let Some(id) = self.job.agent_id else { return Ok(()) };
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let agent = agents::store::get(&mut tx, id).await?;
         let vm = match self.job.state.vm {
             Some(id) => vms::get(&mut tx, id).await?,
@@ -175,7 +176,7 @@ impl Turn<'_> {
 
     /// Saves a step's end with its effect.
     pub async fn save(&self, done: Done) -> Next {
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let locked = self.lock(&mut tx).await?;
         let mut removed = false;
         match &done.effect {

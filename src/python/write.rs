@@ -16,6 +16,7 @@ use crate::admin::Caller;
 use crate::admin::audit::{self, Change};
 use crate::app::App;
 use crate::cloud::store as vms;
+use crate::database;
 
 /// The largest number that an agent may have: it is written into links, and others must come after it.
 const LARGEST_ID: i64 = 1 << 53;
@@ -67,7 +68,7 @@ pub(super) struct OwnKey {
 impl Import<'_> {
     /// Does it all, or nothing; with `--dry-run` nothing in any case.
     pub async fn run(&self, report: &mut Report) -> anyhow::Result<()> {
-        let mut tx = self.app.db.begin().await.context("the database does not answer")?;
+        let mut tx = database::begin(&self.app.db).await.context("the database does not answer")?;
         // Of two at once, the second sees what the first has taken.
         sqlx::query("select pg_advisory_xact_lock(hashtextextended('baal import', 0))").execute(&mut *tx).await?;
         let before = self.before(&mut tx, report).await?;

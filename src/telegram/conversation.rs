@@ -152,6 +152,63 @@ impl Dialogue {
     }
 }
 
+/// What [`Conversation::of_row`] reads of `n` (the user), `c` (the conversation), `a` (its agent) and [`visitors::standing`].
+macro_rules! conversation_columns {
+    () => {
+        concat!(
+            "n.flood_count, n.tool_lines, n.invited, n.being_forgotten, n.shut_out, n.daily_messages, c.dialogue_id, c.dialogue,
+             c.question, a.id, a.owner_id, a.name, a.status, a.visibility, a.paused,
+             (a.deployed_key = 0 or a.wanted_key = 0) as free, ",
+            $crate::agents::visitors::standing!()
+        )
+    };
+}
+
+/// The tables of [`conversation_columns`] beside the user.
+macro_rules! conversation_tables {
+    ($bot:literal, $chat:literal, $user:literal) => {
+        concat!(
+            " left join conversations c on c.bot_id = ",
+            $bot,
+            " and c.chat_id = ",
+            $chat,
+            " left join agents a on a.id = c.agent_id
+              left join visitors v on v.agent_id = a.id and v.user_id = ",
+            $user,
+            " left join links l on l.id = v.link_id"
+        )
+    };
+}
+
+/// What `n` has of a row `u` of `users`, the flood count apart.
+macro_rules! account_columns {
+    () => {
+        "u.tool_lines, u.invited_at is not null as invited, u.forgetting_since is not null as being_forgotten,
+         u.blocked_at is not null as shut_out, u.daily_messages"
+    };
+}
+
+pub(super) use {account_columns, conversation_columns, conversation_tables};
+
+impl Conversation {
+    /// Of [`conversation_columns`], for this user.
+    pub(super) fn of_row(row: &PgRow, user_id: i64) -> Self {
+        // A dialogue that an older version wrote and this one cannot read is forgotten rather than fatal.
+        let dialogue =
+            row.get::<Option<serde_json::Value>, _>("dialogue").and_then(|json| serde_json::from_value(json).ok());
+        let account = Account {
+            flood_count: row.get("flood_count"),
+            verbose: row.get("tool_lines"),
+            invited: row.get("invited"),
+            being_forgotten: row.get("being_forgotten"),
+            blocked: row.get("shut_out"),
+            daily_messages: row.get("daily_messages"),
+        };
+        let dialogue_id = row.get::<Option<i64>, _>("dialogue_id").unwrap_or(0);
+        Self { agent: agent_of_row(row, user_id), dialogue_id, dialogue, question: row.get("question"), account }
+    }
+}
+
 /// Notes who speaks and reads the chat's row, in one round trip.
 ///
 /// Updates of one chat are handled one at a time, so the row needs no lock.
@@ -163,20 +220,17 @@ pub async fn load(conn: &mut PgConnection, bot_id: i64, chat_id: i64, user: &Use
            on conflict (id) do update set name = excluded.name, username = excluded.username,
                   language_code = excluded.language_code, flood_minute = excluded.flood_minute,
                   flood_count = case when u.flood_minute = excluded.flood_minute then u.flood_count + 1 else 1 end
-           returning u.flood_count, u.tool_lines, u.invited_at is not null as invited, u.forgetting_since is not null as being_forgotten,
-                     u.blocked_at is not null as shut_out, u.daily_messages),
+           returning u.flood_count, ",
+        account_columns!(),
+        "),
          -- Whoever speaks can be spoken to.
          reached as (
            update conversations set unreachable_at = null
             where bot_id = $1 and chat_id = $2 and unreachable_at is not null)
-         select n.flood_count, n.tool_lines, n.invited, n.being_forgotten, n.shut_out, n.daily_messages, c.dialogue_id, c.dialogue, c.question,
-                a.id, a.owner_id, a.name, a.status, a.visibility, a.paused, (a.deployed_key = 0 or a.wanted_key = 0) as free, ",
-        visitors::standing!(),
-        " from noted n
-           left join conversations c on c.bot_id = $1 and c.chat_id = $2
-           left join agents a on a.id = c.agent_id
-           left join visitors v on v.agent_id = a.id and v.user_id = $3
-           left join links l on l.id = v.link_id",
+         select ",
+        conversation_columns!(),
+        " from noted n",
+        conversation_tables!("$1", "$2", "$3"),
     ))
     .bind(bot_id)
     .bind(chat_id)
@@ -186,20 +240,7 @@ pub async fn load(conn: &mut PgConnection, bot_id: i64, chat_id: i64, user: &Use
     .bind(user.language_code.as_deref().map(storable::text))
     .fetch_one(conn)
     .await?;
-    let agent = agent_of_row(&row, user.id);
-    // A dialogue that an older version wrote and this one cannot read is forgotten rather than fatal.
-    let dialogue =
-        row.get::<Option<serde_json::Value>, _>("dialogue").and_then(|json| serde_json::from_value(json).ok());
-    let account = Account {
-        flood_count: row.get("flood_count"),
-        verbose: row.get("tool_lines"),
-        invited: row.get("invited"),
-        being_forgotten: row.get("being_forgotten"),
-        blocked: row.get("shut_out"),
-        daily_messages: row.get("daily_messages"),
-    };
-    let dialogue_id = row.get::<Option<i64>, _>("dialogue_id").unwrap_or(0);
-    Ok(Conversation { agent, dialogue_id, dialogue, question: row.get("question"), account })
+    Ok(Conversation::of_row(&row, user.id))
 }
 
 /// The same of any agent, for a chat that is not talking to it at the moment. `None`: there is no such agent.

@@ -34,7 +34,7 @@ fn is_cut(words: &str) -> bool {
 impl Cut {
     /// Whether a message of `date` (Unix time) comes right behind.
     pub fn is_followed(self, date: i64) -> bool {
-        (0..=BEHIND).contains(&(date - self.at))
+        date.checked_sub(self.at).is_some_and(|behind| (0..=BEHIND).contains(&behind))
     }
 
     /// What was cut here, as one.
@@ -63,6 +63,10 @@ mod tests {
     fn parts_belong_together_only_if_they_came_together() {
         let cut = Cut { at: 100, within_word: false };
         assert_eq!([99, 100, 105, 106].map(|date| cut.is_followed(date)), [false, true, true, false]);
+        // Times that nobody has, in updates that nobody should send.
+        assert!(
+            !Cut { at: i64::MIN, ..cut }.is_followed(i64::MAX) && !Cut { at: i64::MAX, ..cut }.is_followed(i64::MIN)
+        );
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::app::App;
 use crate::causes;
 use crate::database;
 use crate::eyes::metrics::{self, Handling};
+use crate::floor::Floor;
 use crate::replica::Replica;
 use crate::slots::{Slots, bounded, ids};
 use crate::trace;
@@ -63,6 +64,14 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 
 /// Handles updates until `stop`, then until those at work are finished.
 pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
+    let floor = Floor::default();
+    tokio::select! {
+        () = claim_and_handle(app, replica, stop, &floor) => {}
+        () = floor.keep(|from| inbox::lowest_free(&app.db, app.bot_id, from)) => {}
+    }
+}
+
+async fn claim_and_handle(app: &App, replica: &Replica, stop: &CancellationToken, floor: &Floor) {
     let mut slots = Slots::new(PARALLEL);
     let mut suspects_checked = Instant::now();
     while !stop.is_cancelled() {
@@ -79,8 +88,9 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
             slots.one_ends().await;
             continue;
         }
-        let claim = inbox::claim(&app.db, replica.id(), app.bot_id, free as i64);
+        let claim = inbox::claim(&app.db, replica.id(), app.bot_id, free as i64, floor.get());
         let updates = slots.claim("updates", claim).await.unwrap_or_default();
+        floor.claimed(updates.iter().map(|update| update.update_id));
         let more = updates.len() == free;
         for update in updates {
             slots.spawn((update.update_id, update.attempt), handle(app.clone(), replica.clone(), update));
@@ -138,7 +148,12 @@ async fn try_handle(app: &App, replica: &Replica, claimed: &Claimed) -> Result<(
         // Not the parser's own words: they quote the value, which may be a secret.
         Failure::Unreadable(format!("not an update: wrong at line {}, column {}", e.line(), e.column()))
     })?;
-    let mut tx = app.db.begin().await?;
+    if commands::pass_on(app, replica.id(), claimed, &update).await? {
+        handled();
+        app.wake.wake(Queue::Turns);
+        return Ok(());
+    }
+    let mut tx = database::begin(&app.db).await?;
     let mut handler = Handler::new(app, &mut tx);
     if !commands::route(&mut handler, &update).await? {
         return Err(Failure::Unreadable("an update of a kind that is not handled".into()));
@@ -148,12 +163,16 @@ async fn try_handle(app: &App, replica: &Replica, claimed: &Claimed) -> Result<(
         return Err(Failure::ClaimLost);
     }
     tx.commit().await?;
-    metrics::update_handled(Handling::Handled);
-    debug!("update handled");
+    handled();
     for queue in woken {
         app.wake.wake(queue);
     }
     Ok(())
+}
+
+fn handled() {
+    metrics::update_handled(Handling::Handled);
+    debug!("update handled");
 }
 
 /// Records a failure, however long that takes: until then the claim is held, and its chat waits.
@@ -206,7 +225,7 @@ async fn settle(app: &App, replica: &Replica, update: &Claimed, failure: Failure
 }
 
 async fn bury(app: &App, replica: &Replica, update: &Claimed, why: &str, apologise: bool) -> sqlx::Result<()> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     if !inbox::bury(&mut tx, replica.id(), update, why).await? {
         return Ok(());
     }

@@ -15,6 +15,7 @@ use std::io;
 use super::markdown::{self, CAPTION_LIMIT, ENTITY_LIMIT, Formatted, MESSAGE_LIMIT};
 use super::outbox::{Call, FileSource, Kind};
 use super::text::{Buttons, Place, entities, send_message};
+use super::texts::turns_around;
 use crate::app::App;
 
 pub use body::Whole;
@@ -158,7 +159,8 @@ pub fn send_agents(place: Place, agent_id: i64, path: &str, caption: &Formatted)
 pub fn display_name(path: &str) -> String {
     let last = path.rsplit('/').next().unwrap_or_default();
     let kept = |c: char| if c.is_control() || "\"\\<>:|?*".contains(c) { '_' } else { c };
-    let name: String = last.trim().chars().map(kept).collect();
+    // `fdp.exe` behind a mark that turns it around reads as `exe.pdf`.
+    let name: String = last.trim().chars().filter(|c| !turns_around(*c)).map(kept).collect();
     let length = name.chars().count();
     let name = match name.rsplit_once('.') {
         // The ending says what it is.
@@ -180,6 +182,7 @@ mod tests {
         assert_eq!(display_name("out/0b1c/Jahresbericht 2026 — größer.pdf"), "Jahresbericht 2026 — größer.pdf");
         assert_eq!(display_name("a\"b\\c\r\nd.txt"), "a_b_c__d.txt");
         assert_eq!(display_name("out/"), "file");
+        assert_eq!(display_name("out/invoice\u{202e}fdp.exe"), "invoicefdp.exe");
         let long = display_name(&format!("{}.tar.gz", "x".repeat(500)));
         assert_eq!((long.chars().count(), long.ends_with(".gz")), (MAX_NAME, true));
     }

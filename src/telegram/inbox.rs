@@ -1,13 +1,17 @@
 //! The inbox: updates as Telegram sent them, committed before they are acknowledged, kept until they are handled.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool, Row};
 use tokio::sync::{mpsc, oneshot};
 
+use super::conversation::{Conversation, account_columns, conversation_columns, conversation_tables};
 use super::{outbox, texts, update};
+use crate::agents::Status;
 use crate::app::App;
+use crate::floor;
 use crate::storable;
 use crate::trace;
 use crate::wake::Queue;
@@ -157,13 +161,21 @@ pub struct Claimed {
     pub failures: i32,
     /// What led to it, for [`trace::follow`].
     pub trace_context: Option<String>,
+    /// What is known of a private chat and of whom it is with (a private chat has its person's id), as it was when the update was
+    /// claimed. None: nothing yet, or nobody could be reached there.
+    pub known: Option<Conversation>,
 }
 
 fn claimed(row: PgRow) -> Claimed {
+    let chat_id = row.get("chat_id");
+    // A newer version's agent may be in a state that this one has no name for.
+    let known =
+        row.get::<Option<bool>, _>("reachable") == Some(true) && row.try_get::<Option<Status>, _>("status").is_ok();
     Claimed {
+        known: known.then(|| Conversation::of_row(&row, chat_id)),
         bot_id: row.get("bot_id"),
         update_id: row.get("update_id"),
-        chat_id: row.get("chat_id"),
+        chat_id,
         body: row.get("body"),
         attempt: row.get("attempt"),
         failures: row.get("failures"),
@@ -171,19 +183,33 @@ fn claimed(row: PgRow) -> Claimed {
     }
 }
 
-/// Claims up to `limit` updates, of each chat the oldest open one.
+/// Claims up to `limit` updates with ids from `floor` on, of each chat the oldest open one.
 ///
 /// `skip locked` lets replicas claim side by side. That an update is its chat's head is asked of the row that is locked,
 /// not of a subquery that chose it: otherwise two claims overlap, or a chat's order breaks. `any(array(…))` instead of a
 /// join, because the planner takes the `limit` of a prepared statement for a tenth of the table, and joins that by
 /// reading all of it.
-pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::Result<Vec<Claimed>> {
-    claim_where(db, replica, bot_id, limit, 0, SUSPECT_RECLAIMS - 1).await
+pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64, floor: i64) -> sqlx::Result<Vec<Claimed>> {
+    claim_where(db, replica, bot_id, limit, floor, 0..SUSPECT_RECLAIMS).await
+}
+
+/// The lowest id of a free update that is not below `floor`, for [`Floor`](crate::floor::Floor).
+pub async fn lowest_free(db: &PgPool, bot_id: i64, floor: i64) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar(
+        // What is put off for long would keep the floor low; it is seen when its time comes near.
+        "select update_id from updates where not done and claimed_by is null and bot_id = $1 and update_id >= $2
+            and run_at < now() + interval '1 min'
+          order by update_id limit 1",
+    )
+    .bind(bot_id)
+    .bind(floor)
+    .fetch_optional(db)
+    .await
 }
 
 /// Claims at most one update whose replicas died again and again; to be handled while nothing else is.
 pub async fn claim_suspect(db: &PgPool, replica: i64, bot_id: i64) -> sqlx::Result<Vec<Claimed>> {
-    claim_where(db, replica, bot_id, 1, SUSPECT_RECLAIMS, i32::MAX).await
+    claim_where(db, replica, bot_id, 1, floor::NONE, SUSPECT_RECLAIMS..i32::MAX).await
 }
 
 async fn claim_where(
@@ -191,27 +217,39 @@ async fn claim_where(
     replica: i64,
     bot_id: i64,
     limit: i64,
-    least_reclaims: i32,
-    most_reclaims: i32,
+    floor: i64,
+    reclaims: Range<i32>,
 ) -> sqlx::Result<Vec<Claimed>> {
-    let rows = sqlx::query(
+    // `limit 1` keeps the planner from joining all users with a tenth of the table (see `claim`).
+    let rows = sqlx::query(concat!(
         "with c as materialized (
            select i.update_id from updates i
             where not i.done and i.claimed_by is null and i.run_at <= now() and i.bot_id = $2
-              and i.reclaims between $4 and $5
+              and i.update_id >= $6 and i.reclaims >= $4 and i.reclaims < $5
               and not exists (select from updates p where p.bot_id = i.bot_id and p.chat_id = i.chat_id
                                  and p.update_id < i.update_id and not p.done)
               and exists (select from replicas where id = $1 and expires_at > now())
-            order by i.update_id limit $3 for update of i skip locked)
-         update updates q set claimed_by = $1, attempt = q.attempt + 1
-          where q.bot_id = $2 and q.update_id = any(array(select c.update_id from c))
-         returning q.bot_id, q.update_id, q.chat_id, q.body, q.attempt, q.failures, q.trace_context",
-    )
+            order by i.update_id limit $3 for update of i skip locked),
+         taken as (
+           update updates q set claimed_by = $1, attempt = q.attempt + 1
+            where q.bot_id = $2 and q.update_id = any(array(select c.update_id from c))
+           returning q.bot_id, q.update_id, q.chat_id, q.body, q.attempt, q.failures, q.trace_context)
+         select t.bot_id, t.update_id, t.chat_id, t.body, t.attempt, t.failures, t.trace_context, known.*
+           from taken t left join lateral (
+             select c.unreachable_at is null as reachable, ",
+        conversation_columns!(),
+        " from (select case when u.flood_minute = date_trunc('minute', now()) then u.flood_count + 1 else 1 end as flood_count, ",
+        account_columns!(),
+        " from users u where u.id = t.chat_id) n",
+        conversation_tables!("t.bot_id", "t.chat_id", "t.chat_id"),
+        " limit 1) known on true",
+    ))
     .bind(replica)
     .bind(bot_id)
     .bind(limit)
-    .bind(least_reclaims)
-    .bind(most_reclaims)
+    .bind(reclaims.start)
+    .bind(reclaims.end)
+    .bind(floor)
     .fetch_all(db)
     .await?;
     Ok(rows.into_iter().map(claimed).collect())

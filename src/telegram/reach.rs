@@ -8,6 +8,7 @@ use super::conversation;
 use super::outbox::Claimed;
 use super::sender::in_chat;
 use crate::app::App;
+use crate::database;
 use crate::slots::bounded;
 use crate::storable;
 use crate::turns::outcome;
@@ -20,7 +21,7 @@ pub async fn lost(conn: &mut PgConnection, bot_id: i64, chat_id: i64) -> sqlx::R
 /// Telegram said so to this call. What was put into the outbox since then may be for a chat that is back; one that has been
 /// heard of since then is, or tells by itself that it is not.
 pub async fn refused(app: &App, call: &Claimed, why: &str) -> sqlx::Result<()> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let heard_of: bool = sqlx::query_scalar(
         "select exists (select from updates where bot_id = $1 and chat_id = $2 and received_at > $3)",
     )
@@ -94,7 +95,7 @@ async fn mark(conn: &mut PgConnection, bot_id: i64, chat_id: i64, at: Option<Dat
 
 /// A group has become a supergroup of another id: what waits for it goes there, and so does what is known of it.
 pub async fn moved(db: &PgPool, bot_id: i64, from: i64, to: i64) -> sqlx::Result<()> {
-    let mut tx = db.begin().await?;
+    let mut tx = database::begin(db).await?;
     let waiting = sqlx::query(
         "select id, payload::text as payload from outbox
           where bot_id = $1 and chat_id = $2 and not done and claimed_by is null for update skip locked",

@@ -19,6 +19,7 @@ use tracing::{error, warn};
 use super::outbox::{self, Claimed, Ended, Kind, Lane};
 use super::pace::Pace;
 use crate::app::App;
+use crate::floor::Floor;
 use crate::replica::Replica;
 use crate::slots::{Held, Slots, bounded, ids};
 use crate::wake::Queue;
@@ -47,13 +48,18 @@ struct Sending {
 struct Lanes {
     /// Tells the lane of files that there may be something for it.
     files: Notify,
+    /// Where the calls begin that nobody has claimed, of both.
+    floor: Floor,
 }
 
 /// Makes calls until `stop`, then until those under way have ended.
 pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
     let (pace, lanes) = (Arc::new(Mutex::new(Pace::new(Instant::now()))), Lanes::default());
     let lane = |lane| run_lane(app, replica, stop, lane, pace.clone(), &lanes);
-    tokio::join!(lane(Lane::Words), lane(Lane::Files));
+    tokio::select! {
+        _ = async { tokio::join!(lane(Lane::Words), lane(Lane::Files)) } => {}
+        () = lanes.floor.keep(|from| outbox::lowest_free(&app.db, app.bot_id, from)) => {}
+    }
 }
 
 async fn run_lane(
@@ -85,8 +91,12 @@ async fn run_lane(
         let free = slots.free();
         let allowed = pace.lock().await.allowance(now, free, replica.workers());
         if allowed.calls > 0 && replica.may_send() {
-            let claim = outbox::claim(&app.db, replica.id(), app.bot_id, lane, allowed.calls as i64, allowed.notices);
+            let claim = {
+                let most = (allowed.calls as i64, lanes.floor.get());
+                outbox::claim(&app.db, replica.id(), app.bot_id, lane, most, allowed.notices)
+            };
             let calls = slots.claim(what, claim).await.unwrap_or_default();
+            lanes.floor.claimed(calls.iter().map(|call| call.id));
             let notices = calls.iter().filter(|c| c.kind == Kind::Notice).count();
             pace.lock().await.took(now, calls.len(), notices);
             // Files are claimed one by one.

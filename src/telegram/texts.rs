@@ -254,6 +254,11 @@ pub fn answer_press(query: &str, notice: Option<&str>) -> AnswerCallbackQuery {
 /// A button of an earlier step or dialogue.
 pub const OLD_BUTTON: &str = "This button is from an earlier step.";
 
+/// Whether a character changes the direction in which others are shown, so that a name can pass for another.
+pub fn turns_around(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// The first characters of a text, with an ellipsis where there are more.
 pub fn excerpt(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {

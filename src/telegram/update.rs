@@ -7,7 +7,7 @@ pub mod media;
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 
 pub use media::Media;
@@ -56,7 +56,8 @@ pub struct Message {
     pub caption: Option<String>,
     /// Common to the parts of an album, each of which is a message.
     pub media_group_id: Option<String>,
-    /// The message that it answers.
+    /// The message that it answers; of that one, none is told.
+    #[serde(default, deserialize_with = "answered")]
     pub reply_to_message: Option<Box<Message>>,
     /// What its author chose to quote of it.
     pub quote: Option<media::Quote>,
@@ -173,6 +174,17 @@ impl Update {
     }
 }
 
+/// Reads an answered message without the one that it answers itself. Telegram sends no more than one level; read as deep as JSON
+/// may be nested, messages within messages need more stack than a thread has, and that ends the process. One of another
+/// shape than expected counts as absent.
+fn answered<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Message>>, D::Error> {
+    let mut value = serde_json::Value::deserialize(deserializer)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("reply_to_message");
+    }
+    Ok(serde_json::from_value(value).ok()) // silent-ok: see above
+}
+
 /// Reads a webhook's body. Invalid UTF-8 becomes U+FFFD.
 pub fn parse(body: &[u8]) -> serde_json::Result<Update> {
     serde_json::from_str(&String::from_utf8_lossy(body))
@@ -210,6 +222,21 @@ mod tests {
         let update = parse(body.as_bytes()).expect("parses");
         assert_eq!(update.message.as_ref().and_then(|m| m.text.as_deref()), Some("a\0b"));
         assert_eq!(place(body.as_bytes()), (9, 5));
+    }
+
+    #[test]
+    fn messages_within_messages_take_no_more_stack_than_one() {
+        let level = r#"{"message_id":1,"chat":{"id":5},"text":"a","reply_to_message":"#;
+        let nested =
+            |depth: usize| format!(r#"{{"update_id":9,"message":{}{{}}{}}}"#, level.repeat(depth), "}".repeat(depth));
+        for depth in [1, 2, 100, 120] {
+            let small = std::thread::Builder::new().stack_size(1 << 20);
+            let body = nested(depth);
+            let read = small.spawn(move || parse(body.as_bytes())).expect("a thread").join().expect("no panic");
+            let message = read.expect("parses").message.expect("a message");
+            let answered = message.reply_to_message;
+            assert!(answered.is_none_or(|answered| answered.reply_to_message.is_none()), "{depth}");
+        }
     }
 
     #[test]

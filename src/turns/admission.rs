@@ -1,6 +1,10 @@
 //! Whether a turn may still go to its agent: it may have waited while its owner changed who may talk to it, or its key.
 
+use std::time::Duration;
+
 use baal_protocol::{Role, WITHHOLDS_TOOLS};
+use tokio::time::sleep;
+use tracing::warn;
 
 use super::queue;
 use super::refusal::Refusal;
@@ -9,17 +13,20 @@ use crate::agents::access::{Access, Refusal as Shut};
 use crate::agents::model::speaks;
 use crate::agents::visitors;
 use crate::app::App;
+use crate::database;
+use crate::replica::Replica;
+use crate::slots::bounded;
 
 /// Whether the turn has tools, or why it does not go to its agent.
 ///
 /// Who has run it before may have asked the agent, which then goes on: so only the first attempt is looked at, and what it
 /// found is written down, for a repeated question must be the same.
-pub async fn admit(app: &App, replica: i64, turn: &Claimed) -> Result<bool, Refusal> {
+pub async fn admit(app: &App, replica: &Replica, turn: &Claimed) -> Result<bool, Refusal> {
     if turn.kind != Kind::Message {
         return Ok(turn.tools);
     }
     let tools = match turn.attempt {
-        1 => look(app, replica, turn).await.unwrap_or_else(|error| Err(Refusal::internal(&error.to_string())))?,
+        1 => look_until_seen(app, replica, turn).await?,
         _ => turn.tools,
     };
     let withholds = speaks(turn.agent_protocol, WITHHOLDS_TOOLS);
@@ -29,7 +36,28 @@ pub async fn admit(app: &App, replica: i64, turn: &Claimed) -> Result<bool, Refu
     Ok(tools)
 }
 
-async fn look(app: &App, replica: i64, turn: &Claimed) -> sqlx::Result<Result<bool, Refusal>> {
+/// Looks, however long the database is away: that is no answer to anybody's message.
+async fn look_until_seen(app: &App, replica: &Replica, turn: &Claimed) -> Result<bool, Refusal> {
+    let (mut wait, mut again) = (Duration::from_millis(200), false);
+    loop {
+        match bounded(look(app, replica.id(), turn, again)).await {
+            Ok(seen) => return seen,
+            Err(error) if database::may_pass(&error) && !replica.lost().is_cancelled() => {
+                warn!(%error, "whether a turn may go to its agent could not be looked up; trying again");
+            }
+            Err(error) => return Err(Refusal::internal(&error.to_string())),
+        }
+        again = true;
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = replica.lost().cancelled() => {}
+        }
+        wait = (wait * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// `again`: an earlier look failed, perhaps after it had counted.
+async fn look(app: &App, replica: i64, turn: &Claimed, again: bool) -> sqlx::Result<Result<bool, Refusal>> {
     if turn.user_blocked {
         return Ok(Err(Refusal::blocked()));
     }
@@ -41,10 +69,18 @@ async fn look(app: &App, replica: i64, turn: &Claimed) -> sqlx::Result<Result<bo
         },
     };
     let limit = turn.daily_messages.unwrap_or(app.config.free_tier_daily_messages);
-    if turn.uncounted && !queue::count_late(&mut *app.db.acquire().await?, replica, turn, limit).await? {
+    let uncounted = turn.uncounted && !(again && counted(app, turn).await?);
+    if uncounted
+        && !queue::count_late(&mut *app.db.acquire().await?, replica, turn, limit).await?
+        && !(again && counted(app, turn).await?)
+    {
         return Ok(Err(Refusal::free_used_up(turn, limit)));
     }
     Ok(Ok(tools))
+}
+
+async fn counted(app: &App, turn: &Claimed) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select counted > 0 from turns where id = $1").bind(turn.id).fetch_one(&app.db).await
 }
 
 async fn still_open(app: &App, replica: i64, turn: &Claimed) -> sqlx::Result<Result<bool, Refusal>> {

@@ -1,5 +1,6 @@
 //! HTTP to an agent (`baal-protocol`). An agent is a far side: what it sends is bounded and not trusted.
 
+mod pace;
 mod pulling;
 
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use sse_stream::SseStream;
 use tracing::Span;
 use uuid::Uuid;
 
+use self::pace::Pace;
 use super::uploads::FileTrouble;
 use crate::addresses::NotOnInternet;
 use crate::agents::http::{AgentHttp, Barred};
@@ -203,7 +205,7 @@ impl AgentClient {
 fn read(response: reqwest::Response) -> Events {
     // An event ends at a blank line; until then the parser keeps its bytes, so they are counted before it sees them.
     let (mut line, mut event) = (0, 0);
-    let bytes = response.bytes_stream().map(move |chunk| {
+    let counted = response.bytes_stream().map(move |chunk| {
         let chunk = chunk.map_err(|error| std::io::Error::other(describe(error)))?;
         for byte in &chunk {
             event += 1;
@@ -218,6 +220,17 @@ fn read(response: reqwest::Response) -> Events {
             return Err(std::io::Error::other("an endless event"));
         }
         Ok(chunk)
+    });
+    // All of it, also what is no event: to read that takes time as well.
+    let mut pace = Pace::new();
+    let bytes = counted.then(move |chunk| {
+        let wait = pace.take(chunk.as_ref().map_or(0, Bytes::len));
+        async move {
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            chunk
+        }
     });
     let events = tokio_stream::StreamExt::timeout(SseStream::from_bytes_stream(bytes), SILENCE);
     Box::pin(events.filter_map(async |event| match event {

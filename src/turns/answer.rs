@@ -7,7 +7,7 @@ use crate::storable;
 use crate::telegram::texts::{self, excerpt};
 
 /// The longest answer that is relayed, in bytes; an agent that goes on is cut off.
-const MAX_ANSWER: usize = 200_000;
+pub(super) const MAX_ANSWER: usize = 200_000;
 
 /// The longest error that is shown, in characters.
 const MAX_ERROR: usize = 1_000;

@@ -49,7 +49,7 @@ pub async fn ask(app: &App, replica: &Replica, turn: &Claimed) -> Result<Result<
     if let Some(why) = &turn.agent_paused {
         return Ok(Err(Refusal::paused(turn, why)));
     }
-    let tools = match admission::admit(app, replica.id(), turn).await {
+    let tools = match admission::admit(app, replica, turn).await {
         Ok(tools) => tools,
         Err(refusal) => return Ok(Err(refusal)),
     };

@@ -9,6 +9,7 @@ use tracing::{Span, warn};
 
 use super::outcome::{self, Outcome, Status};
 use super::relay::{ClaimLost, Relay};
+use crate::database;
 use crate::eyes::metrics;
 use crate::slots::bounded;
 use crate::telegram::markdown::Formatted;
@@ -96,7 +97,7 @@ impl Relay {
             let calls = without_beginning();
             return Ok(outcome::finish(&mut conn, replica, turn, &ending.outcome, &calls).await?.is_some());
         }
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let Some(finished) = outcome::finish(&mut tx, replica, turn, &ending.outcome, &[]).await? else {
             return Ok(false);
         };

@@ -14,6 +14,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::agent_client::{AgentClient, AgentError, Events};
+use super::answer::MAX_ANSWER;
 use super::store;
 use super::uploads::Uploads;
 
@@ -22,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The wait before the first try again.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
+
+/// The longest arguments of a tool that are looked at, in bytes.
+const MAX_INPUT: usize = 64 * 1024;
 
 /// What comes of asking.
 #[derive(Debug, Clone, PartialEq)]
@@ -154,7 +158,7 @@ async fn pass_on(mut stream: Events, last_seq: &mut i64, events: &mpsc::Sender<F
         }
         *last_seq = event.seq.max(*last_seq);
         let done = event.kind.is_last();
-        let heard = events.send(Fed::Event(event.kind)).await.is_ok();
+        let heard = events.send(Fed::Event(slim(event.kind))).await.is_ok();
         if done {
             // To the end of the body, so that the connection can be used again; it follows at once.
             let _ = tokio::time::timeout(Duration::from_secs(1), stream.next()).await; // silent-ok: see above
@@ -164,4 +168,55 @@ async fn pass_on(mut stream: Events, last_seq: &mut i64, events: &mpsc::Sender<F
         }
     }
     Err(AgentError::Broken("it ended before the turn did".into()))
+}
+
+/// An event without what nobody here looks at: some wait at once for their chat, and each may be as long as an agent likes.
+fn slim(event: EventKind) -> EventKind {
+    match event {
+        EventKind::ToolOutput { name, .. } => EventKind::ToolOutput { name, content: String::new() },
+        // Of the arguments a line is shown; of so many, only whose they are.
+        EventKind::ToolUse { name, input } if input.len() > MAX_INPUT => {
+            EventKind::ToolUse { name, input: String::new() }
+        }
+        EventKind::Text { content } => EventKind::Text { content: cut(content) },
+        EventKind::Delta { content } => EventKind::Delta { content: cut(content) },
+        EventKind::Error { content } => EventKind::Error { content: cut(content) },
+        EventKind::File { path, caption } => EventKind::File { path, caption: caption.map(cut) },
+        event => event,
+    }
+}
+
+/// As much of a text as is relayed, and enough more for it to be seen that it is too long.
+fn cut(mut text: String) -> String {
+    const ENOUGH: usize = MAX_ANSWER + 4;
+    if text.len() > ENOUGH {
+        text.truncate(text.floor_char_boundary(ENOUGH));
+        text.shrink_to_fit();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turns::answer::Answer;
+
+    #[test]
+    fn what_waits_for_its_chat_is_small_and_says_the_same() {
+        let long = "é".repeat(1_000_000);
+        for event in [EventKind::Text { content: long.clone() }, EventKind::Delta { content: long.clone() }] {
+            let (mut whole, mut slimmed) = (Answer::default(), Answer::default());
+            whole.add(event.clone());
+            slimmed.add(slim(event));
+            assert!(slimmed == whole && whole.cut_off);
+        }
+        let input = format!("{{\"path\": \"a\", \"content\": \"{long}\"}}");
+        let mut answer = Answer::default();
+        answer.add(slim(EventKind::ToolUse { name: "write_file".into(), input }));
+        assert_eq!(answer.tools.running(), Some("🔧 write_file"));
+        let short = EventKind::ToolUse { name: "bash".into(), input: "{}".into() };
+        assert_eq!(slim(short.clone()), short);
+        let output = EventKind::ToolOutput { name: "bash".into(), content: long };
+        assert_eq!(slim(output), EventKind::ToolOutput { name: "bash".into(), content: String::new() });
+    }
 }

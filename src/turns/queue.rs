@@ -11,7 +11,10 @@ use uuid::Uuid;
 
 use super::request::{self, Part};
 use super::store::Claimed;
+use crate::storable;
+use crate::telegram::inbox;
 use crate::telegram::text::Place;
+use crate::telegram::update::User;
 use crate::trace;
 use crate::vault::Vault;
 
@@ -51,6 +54,19 @@ pub struct NewTurn<'a> {
     pub free_limit: Option<i32>,
     /// Messages that a visitor's link allows each day.
     pub per_day: Option<i32>,
+    /// The update that is handled by queueing these messages, and nothing else.
+    pub handles: Option<Handles<'a>>,
+}
+
+/// An update that ends with the queueing of what it brought.
+#[derive(Debug, Clone, Copy)]
+pub struct Handles<'a> {
+    /// Who has claimed it.
+    pub replica: i64,
+    /// The claim.
+    pub update: &'a inbox::Claimed,
+    /// Who wrote it, to be noted.
+    pub user: &'a User,
 }
 
 /// What became of messages that were to be queued.
@@ -64,7 +80,8 @@ pub enum Enqueued {
     LinkUsedUp,
 }
 
-/// Counts messages and queues them.
+/// Counts messages and queues them, and ends the update that this handles, all in one statement. An update that was to end so
+/// and is not claimed any more, or whose messages are refused, is left as it was, and so is everything else.
 ///
 /// They join the chat's newest open turn with this agent, if nobody has ever claimed it: an agent may have seen the words of
 /// one that was. A turn holds messages of one UTC day, so that what it counted can be given back.
@@ -72,7 +89,11 @@ pub async fn enqueue(conn: &mut PgConnection, vault: &Vault, turn: &NewTurn<'_>)
     let tokens: Vec<Vec<u8>> = turn.parts.iter().map(|part| vault.seal(part)).collect();
     let message_ids: Vec<i64> = turn.parts.iter().filter_map(|part| part.message_id).collect();
     let row = sqlx::query(
-        "with today as materialized (select (now() at time zone 'utc')::date as day),
+        "with held as materialized (
+           -- Locked before anything is counted: whoever has lost the claim does nothing.
+           select from updates where bot_id = $2 and update_id = $21 and claimed_by = $22 and attempt = $23 and not done for update),
+         today as materialized (
+           select (now() at time zone 'utc')::date as day where $21::int8 is null or exists (select from held)),
          -- Locked, so that of two messages at once the second sees what the first has counted.
          visit as materialized (
            select $15::int is null or $16 + case when v.day = today.day then v.messages_today else 0 end <= $15 as open
@@ -111,7 +132,17 @@ pub async fn enqueue(conn: &mut PgConnection, vault: &Vault, turn: &NewTurn<'_>)
                               run_at, message_ids, counted, trace_context)
            select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now() + make_interval(secs => $13), $19,
                   case when $14::int is null then 0 else $16 end, $20
-             from granted where not exists (select from joined) returning id)
+             from granted where not exists (select from joined) returning id),
+         -- Who speaks, and how often within the minute: as `conversation::load` has it.
+         noted as (
+           insert into users as u (id, name, username, language_code, flood_minute, flood_count)
+           select $6, $24, $25, $26, date_trunc('minute', now()), 1 from granted where $21 is not null
+           on conflict (id) do update set name = excluded.name, username = excluded.username,
+                  language_code = excluded.language_code, flood_minute = excluded.flood_minute,
+                  flood_count = case when u.flood_minute = excluded.flood_minute then u.flood_count + 1 else 1 end),
+         handled as (
+           update updates set done = true, claimed_by = null, body = '', error = null
+             from granted where bot_id = $2 and update_id = $21)
          select coalesce((select id from joined), (select id from made)) as id,
                 coalesce((select open from visit), true) as link_open",
     )
@@ -135,6 +166,12 @@ pub async fn enqueue(conn: &mut PgConnection, vault: &Vault, turn: &NewTurn<'_>)
     .bind(MAX_REQUEST)
     .bind(message_ids)
     .bind(trace::here())
+    .bind(turn.handles.map(|handles| handles.update.update_id))
+    .bind(turn.handles.map(|handles| handles.replica))
+    .bind(turn.handles.map(|handles| handles.update.attempt))
+    .bind(turn.handles.map(|handles| storable::text(&handles.user.name())))
+    .bind(turn.handles.and_then(|handles| handles.user.username.as_deref().map(storable::text)))
+    .bind(turn.handles.and_then(|handles| handles.user.language_code.as_deref().map(storable::text)))
     .fetch_one(conn)
     .await?;
     Ok(match row.get::<Option<Uuid>, _>("id") {
@@ -150,7 +187,9 @@ pub async fn count_late(conn: &mut PgConnection, replica: i64, turn: &Claimed, f
         "with late as materialized (
            select id, user_id, greatest(cardinality(message_ids), 1) as messages,
                   (created_at at time zone 'utc')::date as day
-             from turns where id = $1 and claimed_by = $2 and attempt = $3 and not done),
+             from turns where id = $1 and claimed_by = $2 and attempt = $3 and not done and counted = 0
+              -- An earlier try whose answer was lost may be under way still.
+              for update),
          counted as (
            insert into usage as u (user_id, day, messages) select user_id, day, messages from late where messages <= $4
            on conflict (user_id, day) do update set messages = u.messages + excluded.messages

@@ -18,6 +18,7 @@ use super::drafts::Drafts;
 use super::status::put_below;
 use super::store::{self, Claimed};
 use crate::app::App;
+use crate::database;
 use crate::replica::Replica;
 use crate::telegram::callback::Press;
 use crate::telegram::markdown::{self, Formatted};
@@ -231,7 +232,7 @@ impl Relay {
     }
 
     async fn commit_first_piece(&mut self, call: &Call) -> sqlx::Result<Option<i64>> {
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = database::begin(&self.app.db).await?;
         let row = outbox::enqueue(&mut tx, call).await?;
         if !store::set_first_piece(&mut tx, self.replica.id(), &self.turn, row).await? {
             return Ok(None);

@@ -13,13 +13,14 @@ use super::relay::{ClaimLost, Relay};
 use super::stopping::{Stops, UnderWay};
 use super::store::{self, Claimed, Kind};
 use crate::app::App;
+use crate::floor::Floor;
 use crate::replica::Replica;
 use crate::slots::{Slots, bounded, ids};
 use crate::trace;
 use crate::wake::Queue;
 
 /// Turns under way at once; each waits for its agent nearly all the time.
-const PARALLEL: usize = 2_000;
+const PARALLEL: usize = 5_000;
 /// Turns claimed at once.
 const BATCH: usize = 64;
 const POLL: Duration = Duration::from_millis(500);
@@ -27,15 +28,16 @@ const POLL: Duration = Duration::from_millis(500);
 /// Runs turns until `stop`, then hands back those under way: an agent goes on by itself, and whoever claims the turn next
 /// attaches to it.
 pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
-    let stops = Stops::default();
+    let (stops, floor) = (Stops::default(), Floor::default());
     tokio::select! {
-        () = claim_and_run(app, replica, stop, &stops) => {}
+        () = claim_and_run(app, replica, stop, &stops, &floor) => {}
+        () = floor.keep(|from| store::lowest_free(&app.db, app.bot_id, from)) => {}
         // Until the last turn has ended: one that is to be stopped need not wait for another replica.
         () = stops.watch(app, replica) => {}
     }
 }
 
-async fn claim_and_run(app: &App, replica: &Replica, stop: &CancellationToken, stops: &Stops) {
+async fn claim_and_run(app: &App, replica: &Replica, stop: &CancellationToken, stops: &Stops, floor: &Floor) {
     let mut slots = Slots::new(PARALLEL);
     while !stop.is_cancelled() {
         if let Some(held) = slots.due() {
@@ -46,8 +48,9 @@ async fn claim_and_run(app: &App, replica: &Replica, stop: &CancellationToken, s
             slots.one_ends().await;
             continue;
         }
-        let claim = store::claim(&app.db, replica.id(), app.bot_id, free as i64);
+        let claim = store::claim(&app.db, replica.id(), app.bot_id, free as i64, floor.get());
         let turns = slots.claim("turns", claim).await.unwrap_or_default();
+        floor.claimed(turns.iter().map(|turn| turn.position));
         let more = turns.len() == free;
         for turn in turns {
             let (turn_id, attempt) = (turn.id, turn.attempt);

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::telegram::markdown::{ENTITY_LIMIT, Entity, EntityKind, Formatted, MESSAGE_LIMIT, utf16_len};
-use crate::telegram::texts::excerpt;
+use crate::telegram::texts::{excerpt, turns_around};
 
 /// The longest line about a running tool, in characters.
 const LONGEST: usize = 80;
@@ -74,10 +74,8 @@ fn line(name: &str, input: &str) -> String {
 
 /// A text as one line of so many characters at most, without what would change how the rest is shown.
 fn one_line(text: &str, characters: usize) -> String {
-    let turns_around =
-        |c: &char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let shown: String =
-        text.chars().filter(|c| !turns_around(c)).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        text.chars().filter(|c| !turns_around(*c)).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
     if words.chars().count() > characters { excerpt(&words, characters - 1) } else { words }
 }

@@ -73,6 +73,8 @@ pub async fn is_resetting(conn: &mut PgConnection, place: Place, agent_id: i64) 
 pub struct Claimed {
     /// The id under which the agent runs it once.
     pub id: Uuid,
+    /// Its place among all turns.
+    pub position: i64,
     /// Where the answer goes.
     pub place: Place,
     /// What it is.
@@ -129,14 +131,27 @@ pub struct Claimed {
     pub trace_context: Option<String>,
 }
 
-/// Claims up to `limit` turns, of each (chat, agent) the oldest open one; one that waits for an agent to come back, to forget,
+/// The lowest position of a free turn that is not below `floor`, for [`Floor`](crate::floor::Floor).
+pub async fn lowest_free(db: &PgPool, bot_id: i64, floor: i64) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar(
+        "select position from turns where not done and claimed_by is null and bot_id = $1 and position >= $2
+            and run_at < now() + interval '1 min'
+          order by position limit 1",
+    )
+    .bind(bot_id)
+    .bind(floor)
+    .fetch_optional(db)
+    .await
+}
+
+/// Claims up to `limit` turns with positions from `floor` on, of each (chat, agent) the oldest open one; one that waits for an agent to come back, to forget,
 /// holds up nobody. See [`crate::telegram::inbox::claim`] for why
 /// the conditions stand on the locked row.
-pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::Result<Vec<Claimed>> {
+pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64, floor: i64) -> sqlx::Result<Vec<Claimed>> {
     let rows = sqlx::query(
         "with c as materialized (
            select t.id from turns t
-            where not t.done and t.claimed_by is null and t.run_at <= now() and t.bot_id = $2
+            where not t.done and t.claimed_by is null and t.run_at <= now() and t.bot_id = $2 and t.position >= $4
               and not exists (select from turns p where p.bot_id = t.bot_id and p.chat_id = t.chat_id
                                  and p.agent_id = t.agent_id and p.position < t.position and not p.done
                                  and (p.kind <> 'forget' or p.claimed_by is not null or p.run_at <= now()))
@@ -144,7 +159,7 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
             order by t.position limit $3 for update of t skip locked)
          update turns q set claimed_by = $1, attempt = q.attempt + 1, started_at = coalesce(q.started_at, now())
            from agents a where q.id = any(array(select c.id from c)) and a.id = q.agent_id
-         returning q.id, q.bot_id, q.chat_id, q.thread_id, q.kind, q.user_id, q.role, q.tools, q.edit_of,
+         returning q.id, q.position, q.bot_id, q.chat_id, q.thread_id, q.kind, q.user_id, q.role, q.tools, q.edit_of,
                    q.kind = 'message' and q.counted = 0 and (a.deployed_key = 0 or a.wanted_key = 0) as uncounted,
                    coalesce((select u.tool_lines from users u where u.id = q.user_id), false) as tool_lines,
                    exists (select from users u where u.id = q.user_id and u.blocked_at is not null) as user_blocked,
@@ -158,12 +173,14 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
     .bind(replica)
     .bind(bot_id)
     .bind(limit)
+    .bind(floor)
     .fetch_all(db)
     .await?;
     Ok(rows
         .into_iter()
         .map(|row| Claimed {
             id: row.get("id"),
+            position: row.get("position"),
             place: Place { bot_id: row.get("bot_id"), chat_id: row.get("chat_id"), thread_id: row.get("thread_id") },
             kind: row.get("kind"),
             user_id: row.get("user_id"),

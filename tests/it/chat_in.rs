@@ -53,6 +53,7 @@ fn new_turn<'a>(user: i64, bot_id: i64, parts: &'a [Part]) -> NewTurn<'a> {
         wait: Duration::ZERO,
         free_limit: None,
         per_day: None,
+        handles: None,
     }
 }
 

@@ -5,6 +5,7 @@ mod bots;
 mod doors;
 mod schema;
 mod server;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};

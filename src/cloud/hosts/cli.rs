@@ -8,6 +8,7 @@ use super::{Host, Use, fingerprint, look, parse_address, parse_public_name};
 use crate::admin::Caller;
 use crate::admin::audit::{self, Change};
 use crate::config::{CloudKind, Config};
+use crate::database;
 
 /// What to do with hosts.
 #[derive(Debug, Subcommand)]
@@ -41,7 +42,7 @@ pub async fn run(config: &Config, db: &sqlx::PgPool, action: Action) -> anyhow::
             let ssh = parse_address(&address)?;
             let name = name.as_deref().map(parse_public_name).transpose()?;
             let found = look(config, &ssh, host_key.as_deref()).await?;
-            let mut tx = db.begin().await?;
+            let mut tx = database::begin(db).await?;
             let id = super::insert(&mut tx, &ssh, name.as_deref(), &found.host_key).await?;
             let after = json!({"address": ssh.to_string(), "public_name": name, "host_key": found.fingerprint});
             record(&mut tx, "host.add", id, Value::Null, after).await?;
@@ -62,7 +63,7 @@ pub async fn run(config: &Config, db: &sqlx::PgPool, action: Action) -> anyhow::
             }
         }
         Action::Remove { id } => {
-            let mut tx = db.begin().await?;
+            let mut tx = database::begin(db).await?;
             let before = super::get(&mut tx, id).await?.map(|host| json!({"address": host.ssh.to_string()}));
             let clearing = super::remove(&mut tx, id).await?;
             record(&mut tx, "host.remove", id, before.into(), json!({"clearing": clearing})).await?;

@@ -25,6 +25,7 @@ use crate::admin::Caller;
 use crate::admin::audit::{self, Change};
 use crate::app::App;
 use crate::backup::held::{self, Unfinished};
+use crate::database;
 use crate::replica::Replica;
 use crate::wake::Queue;
 
@@ -78,7 +79,7 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
 
 /// From now on the reconciler only reports, until [`confirm`]; written down as this caller's doing.
 pub async fn only_report(app: &App, caller: &Caller) -> sqlx::Result<()> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let before = rows::lock_installation(&mut tx).await?;
     rows::set_report_only(&mut tx, true).await?;
     let change = Change {
@@ -106,7 +107,7 @@ pub struct Released {
 /// From now on the reconciler acts, and an installation that was [held] works again; written down as this caller's doing. What
 /// goes on, where it was held.
 pub async fn confirm(app: &App, caller: &Caller) -> sqlx::Result<Option<Released>> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let before = rows::lock_installation(&mut tx).await?;
     rows::set_report_only(&mut tx, false).await?;
     let was = held::state(&mut tx).await?;
@@ -141,7 +142,7 @@ pub async fn sweep(app: &App, dry_run: bool) -> Result<Report, ReconcileError> {
         Some(aleph) => Some(aleph.list().await?),
         None => None,
     };
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let (installation, _) = rows::installation(&mut tx).await?;
     report.report_only = rows::lock_installation(&mut tx).await?;
     report.installation = installation;
@@ -213,7 +214,7 @@ async fn judge_missing(app: &App, missing: &Missing, act: bool) -> sqlx::Result<
     if !act {
         return Ok(Outcome::WouldRemove);
     }
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     if rows::lock_installation(&mut tx).await? || !rows::lock_unused(&mut tx, missing.id).await? {
         return Ok(Outcome::Waiting);
     }
@@ -244,7 +245,7 @@ async fn remove(app: &App, aleph: &Aleph, stray: &Stray, act: bool) -> sqlx::Res
         },
         None => None,
     };
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let Some(vm) = adopt(&mut tx, listed, crn).await? else { return Ok(Outcome::Waiting) };
     tx.commit().await?;
     warn!(vm.id = %vm, instance = listed.item_hash, made_at = %listed.time, "an instance of ours that no row knew is removed");

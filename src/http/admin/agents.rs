@@ -31,6 +31,7 @@ use crate::admin::audit::{self, Change};
 use crate::agents::store::{self, Sought};
 use crate::agents::{Agent, Status, external, service};
 use crate::config::Visibility;
+use crate::database;
 use crate::wake::Queue;
 
 pub(super) fn routes() -> OpenApiRouter<Server> {
@@ -199,7 +200,7 @@ async fn change(
     let system_prompt = change.system_prompt.and_then(|prompt| wrong.take(prompt.check()));
     let model = change.model.and_then(|model| wrong.take(model.check(&app.config.models)));
     wrong.none()?;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let before = locked(&mut tx, id).await?;
     seen.check(&show::tag(&before))?;
     // What is so already is no change: it would only install the agent anew.
@@ -241,7 +242,7 @@ async fn delete(
     Path(id): Path<i64>,
 ) -> Result<(StatusCode, axum::Json<Detail>), ApiError> {
     let app = &server.app;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let before = locked(&mut tx, id).await?;
     let agent = service::delete(&mut tx, before.owner_id, id).await?;
     external::tell_deleted(&mut tx, &agent).await?;

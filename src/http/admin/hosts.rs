@@ -21,6 +21,7 @@ use super::problem::ApiError;
 use crate::admin::Caller;
 use crate::admin::audit::{self, Change};
 use crate::cloud::hosts::{self, AddError, Host, LookError, RemoveError, Use};
+use crate::database;
 use crate::ssh::Address;
 use crate::wake::Queue;
 
@@ -235,7 +236,7 @@ async fn add(
     let app = &server.app;
     let (ssh, name) = new.read()?;
     // A repetition is answered though the machine may be away by now; nothing is held while a new one is looked at.
-    let mut asking = app.db.begin().await?;
+    let mut asking = database::begin(&app.db).await?;
     if let Once::Before(answer) = key.clone().claim(&mut asking, &app.config.vault, &caller, "add_host", &new).await? {
         return Ok(answer);
     }
@@ -243,7 +244,7 @@ async fn add(
     let look = timeout(PATIENCE, hosts::look(&app.config, &ssh, new.host_key.as_deref())).await;
     let found =
         look.map_err(|_| ApiError::FarSide(format!("The host was not added: {ssh} did not answer in time.")))??;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let creation = match key.claim(&mut tx, &app.config.vault, &caller, "add_host", &new).await? {
         Once::Before(answer) => return Ok(answer),
         Once::Now(creation) => creation,
@@ -272,7 +273,7 @@ async fn remove(
     caller: Caller,
     Path(id): Path<i64>,
 ) -> Result<axum::Json<HostEntry>, ApiError> {
-    let mut tx = server.app.db.begin().await?;
+    let mut tx = database::begin(&server.app.db).await?;
     let host = one(&mut tx, id).await?;
     let clearing = hosts::remove(&mut tx, id).await?;
     let before = json!({"address": host.address, "port": host.port});

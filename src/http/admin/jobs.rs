@@ -18,6 +18,7 @@ use super::problem::ApiError;
 use crate::admin::Caller;
 use crate::admin::audit::{self, Change};
 use crate::agents;
+use crate::database;
 use crate::jobs::history::Tried;
 use crate::jobs::lookup::{self, Entry};
 use crate::jobs::model::Kind;
@@ -206,7 +207,7 @@ async fn read(State(server): State<Server>, Path(id): Path<Uuid>) -> Result<axum
         (status = 202, body = JobDetails, description = "The new job",
          headers(("Location" = String, description = "Where it is read")))))]
 async fn retry(State(server): State<Server>, caller: Caller, Path(id): Path<Uuid>) -> Result<Response, ApiError> {
-    let mut tx = server.app.db.begin().await?;
+    let mut tx = database::begin(&server.app.db).await?;
     let (before, retried) = steering::retry(&mut tx, id).await?;
     let new = match retried {
         Retried::Hurried => id,
@@ -243,7 +244,7 @@ async fn cancel(
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> Result<(StatusCode, axum::Json<JobDetails>), ApiError> {
-    let mut tx = server.app.db.begin().await?;
+    let mut tx = database::begin(&server.app.db).await?;
     let before = steering::cancel(&mut tx, id).await?;
     if !before.cancel_requested {
         let (was, is) = (json!({"cancel_requested": false}), json!({"cancel_requested": true}));

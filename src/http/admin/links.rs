@@ -26,6 +26,7 @@ use crate::agents::service::ServiceError;
 use crate::agents::sharing::{self, LinkChange, MAX_PER_DAY};
 use crate::agents::{Agent, store};
 use crate::app::App;
+use crate::database;
 
 pub(super) fn routes() -> OpenApiRouter<Server> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read, change, revoke))
@@ -205,7 +206,7 @@ async fn create(
     let label = new.label.as_ref().and_then(|label| wrong.take(label.check())).unwrap_or_default();
     wrong.take(check_per_day(new.per_day));
     wrong.none()?;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let operation = format!("create_link {id}");
     let creation = match key.claim(&mut tx, &app.config.vault, &caller, &operation, &new).await? {
         Once::Now(creation) => creation,
@@ -260,7 +261,7 @@ async fn change(
     let label = wanted.label.and_then(|label| wrong.take(label.check()));
     wrong.take(check_per_day(wanted.per_day.flatten()));
     wrong.none()?;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let agent = locked(&mut tx, id).await?;
     let before = link(&mut tx, &agent, link_id).await?;
     seen.check(&tag(&before))?;
@@ -290,7 +291,7 @@ async fn revoke(
     Path((id, link_id)): Path<(i64, i64)>,
 ) -> Result<axum::Json<Shown>, ApiError> {
     let app = &server.app;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let agent = locked(&mut tx, id).await?;
     link(&mut tx, &agent, link_id).await?;
     let (agent, link) = sharing::revoke_link(&mut tx, agent.owner_id, link_id).await?;

@@ -13,6 +13,7 @@ use super::extract::{List, Page, Path, Query};
 use super::problem::ApiError;
 use crate::admin::Caller;
 use crate::admin::audit::{self, Change};
+use crate::database;
 use crate::telegram::outbox::desk::{
     self, Depth as OutboxDepth, DeskError, Entry as OutboxCall, Which as OutboxFilter,
 };
@@ -103,7 +104,7 @@ async fn retry(
     caller: Caller,
     Path(id): Path<i64>,
 ) -> Result<axum::Json<OutboxCall>, ApiError> {
-    let mut tx = server.app.db.begin().await?;
+    let mut tx = database::begin(&server.app.db).await?;
     let before = desk::retry(&mut tx, id).await?;
     let call = one(&mut tx, id).await?;
     record(&mut tx, &caller, "outbox.retry", &before, json!({"run_at": before.run_at}), json!({"run_at": call.run_at}))
@@ -125,7 +126,7 @@ async fn discard(
     caller: Caller,
     Path(id): Path<i64>,
 ) -> Result<axum::Json<OutboxCall>, ApiError> {
-    let mut tx = server.app.db.begin().await?;
+    let mut tx = database::begin(&server.app.db).await?;
     let before = desk::discard(&mut tx, id).await?;
     let was = json!({"state": before.state, "method": before.method, "error": before.error});
     record(&mut tx, &caller, "outbox.drop", &before, was, Value::Null).await?;

@@ -17,6 +17,7 @@ use crate::admin::audit::{self, Change};
 use crate::cloud::overview;
 use crate::cloud::pool::Size;
 use crate::config::{CloudKind, Config};
+use crate::database;
 
 /// The largest pool.
 const MOST: i32 = 1_000;
@@ -131,7 +132,7 @@ async fn change(
             return Err(ApiError::invalid(field, format!("A pool has 0 to {MOST} machines.")));
         }
     }
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let before = Size::lock(&mut tx).await?;
     seen.check(&etag::of(&before))?;
     let size = Size {

@@ -15,6 +15,7 @@ use super::once::{Key, Once};
 use super::problem::ApiError;
 use crate::admin::tokens::{self, NewTokenError, Token};
 use crate::admin::{Caller, Scope};
+use crate::database;
 
 pub(super) fn routes() -> OpenApiRouter<Server> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read)).routes(routes!(revoke))
@@ -81,7 +82,7 @@ async fn create(
     Json(new): Json<NewToken>,
 ) -> Result<Response, ApiError> {
     let app = &server.app;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let creation = match key.claim(&mut tx, &app.config.vault, &caller, "create_token", &new).await? {
         Once::Before(answer) => return Ok(answer),
         Once::Now(creation) => creation,
@@ -118,7 +119,7 @@ async fn revoke(
     caller: Caller,
     Path(id): Path<i64>,
 ) -> Result<axum::Json<Token>, ApiError> {
-    let mut tx = server.app.db.begin().await?;
+    let mut tx = database::begin(&server.app.db).await?;
     let token = tokens::revoke(&mut tx, &caller, id).await?.ok_or_else(|| missing(id))?;
     tx.commit().await?;
     Ok(axum::Json(token))

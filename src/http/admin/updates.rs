@@ -14,6 +14,7 @@ use super::extract::{List, Page, Path, Query};
 use super::problem::ApiError;
 use crate::admin::Caller;
 use crate::admin::audit::{self, Change};
+use crate::database;
 use crate::telegram::dead::{self, Depth as InboxDepth, Letter};
 use crate::vault::Vault;
 use crate::wake::Queue;
@@ -152,7 +153,7 @@ async fn retry(
     caller: Caller,
     Path((bot_id, update_id)): Path<(i64, i64)>,
 ) -> Result<(axum::http::StatusCode, axum::Json<DeadLetter>), ApiError> {
-    let mut tx = server.app.db.begin().await?;
+    let mut tx = database::begin(&server.app.db).await?;
     let letter = dead::lock(&mut tx, bot_id, update_id).await?.ok_or_else(|| missing(update_id))?;
     if !letter.is_whole() {
         return Err(ApiError::Conflict("It showed a key and was emptied: it cannot be retried. Drop it.".into()));
@@ -184,7 +185,7 @@ async fn discard(
     caller: Caller,
     Path((bot_id, update_id)): Path<(i64, i64)>,
 ) -> Result<axum::Json<DeadLetter>, ApiError> {
-    let mut tx = server.app.db.begin().await?;
+    let mut tx = database::begin(&server.app.db).await?;
     let letter = dead::lock(&mut tx, bot_id, update_id).await?.ok_or_else(|| missing(update_id))?;
     dead::discard(&mut tx, &letter).await?;
     record(&mut tx, &caller, "update.drop", &letter).await?;

@@ -12,6 +12,7 @@ use super::extract::{Page, Query};
 use super::problem::ApiError;
 use crate::admin::usage::{self, Range, Sum};
 use crate::clock;
+use crate::database;
 
 /// The longest time that is summed up at once, in days.
 const MOST_DAYS: i64 = 92;
@@ -142,7 +143,7 @@ async fn read(State(server): State<Server>, Query(filter): Query<Filter>) -> Res
     let by = filter.by.unwrap_or_default();
     let most = Page::fetch(filter.limit)? - 1;
     let limit = if matches!(by, By::Day) { days } else { most };
-    let mut tx = server.app.db.begin().await?;
+    let mut tx = database::begin(&server.app.db).await?;
     let from = match filter.from {
         Some(from) => from,
         None => clock::now(&mut tx).await?.date_naive() - TimeDelta::days(days - 1),

@@ -18,6 +18,7 @@ use crate::admin::audit::{self, Change};
 use crate::admin::people::{self, Person, Wanted};
 use crate::agents::limits::Limits;
 use crate::config::Config;
+use crate::database;
 use crate::wake::Queue;
 
 /// The most messages a day that can be allowed.
@@ -232,7 +233,7 @@ async fn change(
             "A user may have 0 to 10,000 agents; null is what the settings say.",
         ));
     }
-    let mut tx = server.app.db.begin().await?;
+    let mut tx = database::begin(&server.app.db).await?;
     let before = people::lock(&mut tx, id).await?.ok_or_else(|| missing(id))?;
     seen.check(&tag(&before))?;
     let daily_messages = change.daily_messages.unwrap_or(before.daily_messages);
@@ -258,7 +259,7 @@ async fn change(
     responses((status = 200, body = User)))]
 async fn block(State(server): State<Server>, caller: Caller, Path(id): Path<i64>) -> Result<Answer, ApiError> {
     let app = &server.app;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let before = people::lock(&mut tx, id).await?.ok_or_else(|| missing(id))?;
     if app.config.is_operator(id) {
         return Err(ApiError::Conflict(format!(
@@ -287,7 +288,7 @@ async fn block(State(server): State<Server>, caller: Caller, Path(id): Path<i64>
     responses((status = 200, body = User)))]
 async fn unblock(State(server): State<Server>, caller: Caller, Path(id): Path<i64>) -> Result<Answer, ApiError> {
     let app = &server.app;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let before = people::lock(&mut tx, id).await?.ok_or_else(|| missing(id))?;
     if before.blocked_at.is_none() {
         return Ok(answer(&app.config, before));

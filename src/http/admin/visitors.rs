@@ -20,6 +20,7 @@ use crate::agents::access::{Access, Refusal};
 use crate::agents::service::ServiceError;
 use crate::agents::visitors::{self, Guest};
 use crate::agents::{Agent, sharing};
+use crate::database;
 use crate::wake::Queue;
 
 pub(super) fn routes() -> OpenApiRouter<Server> {
@@ -179,7 +180,7 @@ async fn decide(
     Path((id, user_id, verdict)): Path<(i64, i64, Verdict)>,
 ) -> Result<axum::Json<Visitor>, ApiError> {
     let app = &server.app;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let agent = locked(&mut tx, id).await?;
     let before = match sharing::visitor(&mut tx, agent.owner_id, id, user_id).await {
         Err(ServiceError::NoSuchVisitor) => return Err(missing(&agent, user_id)),

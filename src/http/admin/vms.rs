@@ -19,6 +19,7 @@ use crate::admin::audit::{self, Change};
 use crate::cloud::hosts::fingerprint;
 use crate::cloud::machines::{self, Entry, RetireError};
 use crate::config::CloudKind;
+use crate::database;
 use crate::wake::Queue;
 
 pub(super) fn routes() -> OpenApiRouter<Server> {
@@ -187,7 +188,7 @@ async fn retire(
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> Result<(StatusCode, axum::Json<Vm>), ApiError> {
-    let mut tx = server.app.db.begin().await?;
+    let mut tx = database::begin(&server.app.db).await?;
     let before = one(&mut tx, id).await?;
     machines::retire(&mut tx, id).await?;
     let vm = one(&mut tx, id).await?;

@@ -3,12 +3,13 @@
 use chrono::Timelike as _;
 
 use super::{Handled, Handler, Speaker};
+use crate::app::App;
 use crate::clock;
 use crate::telegram::texts;
 
 /// Whether this message or press is over the limit.
-pub(super) fn is_over(handler: &Handler<'_>, speaker: &Speaker) -> bool {
-    speaker.conversation.account.flood_count > handler.app.config.flood_per_minute
+pub(super) fn is_over(app: &App, speaker: &Speaker) -> bool {
+    speaker.conversation.account.flood_count > app.config.flood_per_minute
 }
 
 /// Whether an earlier message or press was the first over the limit, and had an answer.

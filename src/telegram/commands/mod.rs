@@ -21,6 +21,7 @@ use sqlx::PgConnection;
 
 pub(super) use self::account::{deletion, holds_key};
 use self::command::Command;
+pub(super) use self::relay::pass_on;
 use super::callback::Press;
 use super::conversation::{self, Conversation, Dialogue};
 use super::outbox::{self, Call};
@@ -158,15 +159,14 @@ pub async fn route(handler: &mut Handler<'_>, update: &Update) -> sqlx::Result<b
 }
 
 async fn on_message(handler: &mut Handler<'_>, message: &Message) -> Handled {
-    let caption = || message.caption.as_deref().and_then(Command::parse).filter(account::is_login);
-    let command = message.text.as_deref().and_then(Command::parse).or_else(caption);
+    let command = command(message);
     let Some(speaker) = speaker(handler, message).await? else {
         return match message.chat.is_private() {
             true => Ok(()),
             false if account::holds_key(message, None) => {
-                account::key_in_group(handler, place(handler, message), message).await
+                account::key_in_group(handler, place(handler.app, message), message).await
             }
-            false => on_group(handler, place(handler, message)).await,
+            false => on_group(handler, place(handler.app, message)).await,
         };
     };
     if account::holds_key(message, speaker.conversation.dialogue.as_ref()) {
@@ -177,7 +177,7 @@ async fn on_message(handler: &mut Handler<'_>, message: &Message) -> Handled {
     if blocked::shuts_out(&speaker, command.as_ref()) {
         return blocked::tell(handler, &speaker).await;
     }
-    if flood::is_over(handler, &speaker) {
+    if flood::is_over(handler.app, &speaker) {
         if !command.as_ref().is_some_and(Command::always_works) {
             return flood::tell(handler, &speaker).await;
         }
@@ -204,34 +204,43 @@ async fn on_edit(handler: &mut Handler<'_>, message: &Message) -> Handled {
     }
     let Some(speaker) = speaker(handler, message).await? else {
         return match holds_key {
-            true => account::key_in_group(handler, place(handler, message), message).await,
+            true => account::key_in_group(handler, place(handler.app, message), message).await,
             false => Ok(()),
         };
     };
     if holds_key {
-        handler.silent = flood::is_over(handler, &speaker) || speaker.conversation.account.blocked;
+        handler.silent = flood::is_over(handler.app, &speaker) || speaker.conversation.account.blocked;
         return account::key_in_edit(handler, &speaker, message).await;
     }
     if speaker.conversation.account.being_forgotten || speaker.conversation.account.blocked {
         return Ok(());
     }
-    if flood::is_over(handler, &speaker) {
+    if flood::is_over(handler.app, &speaker) {
         return flood::tell(handler, &speaker).await;
     }
     relay::on_edit(handler, &speaker, message).await
 }
 
-fn place(handler: &Handler<'_>, message: &Message) -> Place {
+/// The command of a message; under a picture only the one that shows a key is heard.
+fn command(message: &Message) -> Option<Command<'_>> {
+    let caption = || message.caption.as_deref().and_then(Command::parse).filter(account::is_login);
+    message.text.as_deref().and_then(Command::parse).or_else(caption)
+}
+
+fn place(app: &App, message: &Message) -> Place {
     let thread_id = message.message_thread_id.filter(|_| message.is_topic_message);
-    Place { bot_id: handler.app.bot_id, chat_id: message.chat.id, thread_id }
+    Place { bot_id: app.bot_id, chat_id: message.chat.id, thread_id }
 }
 
 /// Who wrote a private message; none if no person did.
+fn person(message: &Message) -> Option<&User> {
+    message.from.as_ref().filter(|user| !user.is_bot && message.chat.is_private())
+}
+
+/// The same with what the chat is about.
 async fn speaker(handler: &mut Handler<'_>, message: &Message) -> sqlx::Result<Option<Speaker>> {
-    let place = place(handler, message);
-    let Some(user) = message.from.clone().filter(|user| !user.is_bot && message.chat.is_private()) else {
-        return Ok(None);
-    };
+    let place = place(handler.app, message);
+    let Some(user) = person(message).cloned() else { return Ok(None) };
     let mut conversation = conversation::load(handler.conn, place.bot_id, place.chat_id, &user).await?;
     if conversation.dialogue.as_ref().is_some_and(|dialogue| dialogue.is_over(message.date)) {
         conversation::set_dialogue(handler.conn, place.bot_id, place.chat_id, None).await?;
@@ -321,7 +330,7 @@ async fn on_press(handler: &mut Handler<'_>, query: &CallbackQuery) -> Handled {
                 Some(texts::BEING_FORGOTTEN)
             } else if blocked::shuts_out_press(&speaker, &press) {
                 Some(texts::BLOCKED)
-            } else if flood::is_over(handler, &speaker) && !matches!(press, Press::StopTurn(_)) {
+            } else if flood::is_over(handler.app, &speaker) && !matches!(press, Press::StopTurn(_)) {
                 Some(flood::on_press(handler, &speaker).await?)
             } else {
                 on_known_press(handler, &speaker, &pressed, press).await?

@@ -5,21 +5,56 @@ use std::time::Duration;
 use baal_protocol::Role;
 use uuid::Uuid;
 
-use super::{Handled, Handler, Pressed, Speaker};
+use super::{Handled, Handler, Pressed, Speaker, flood};
 use crate::agents::Status;
 use crate::agents::access::{Access, Refusal};
+use crate::app::App;
 use crate::clock;
 use crate::telegram::content::{self, Content};
 use crate::telegram::conversation::{self, CurrentAgent};
 use crate::telegram::cut::cut;
+use crate::telegram::inbox::Claimed;
 use crate::telegram::texts;
-use crate::telegram::update::Message;
-use crate::turns::queue::{self, Enqueued, NewTurn};
+use crate::telegram::update::{Message, Update};
+use crate::turns::queue::{self, Enqueued, Handles, NewTurn};
 use crate::turns::request::{Part, Request};
 use crate::wake::Queue;
 
 /// How long an album, and a text that the client may have cut, waits for its other parts.
 const OTHER_PARTS: Duration = Duration::from_secs(1);
+
+/// Passes plain words on to the agent being talked to, and ends their update, in one statement: nearly every update is such.
+/// `false`: there is more to say or to do, and nothing was done.
+pub(in crate::telegram) async fn pass_on(
+    app: &App,
+    replica: i64,
+    claimed: &Claimed,
+    update: &Update,
+) -> sqlx::Result<bool> {
+    let (Some(message), Some(known)) = (&update.message, &claimed.known) else { return Ok(false) };
+    let place = super::place(app, message);
+    let Some(user) = super::person(message).filter(|user| user.id == claimed.chat_id) else { return Ok(false) };
+    let speaker = Speaker { place, user: user.clone(), conversation: known.clone() };
+    let conversation = &speaker.conversation;
+    let content = content::read(message);
+    let plain = super::command(message).is_none()
+        && conversation.dialogue.is_none()
+        && !conversation.account.blocked
+        && !conversation.account.being_forgotten
+        && !flood::is_over(app, &speaker)
+        && !content.is_service
+        && content.trouble.is_none();
+    let Some(agent) = conversation.agent.as_ref().filter(|agent| plain && why_not(&speaker, agent).is_none()) else {
+        return Ok(false);
+    };
+    let wait = if content.may_have_more { OTHER_PARTS } else { Duration::ZERO };
+    let Some(part) = part(&speaker, message, content) else { return Ok(false) };
+    let asked = Asking { parts: &[part], edit_of: None, album: message.media_group_id.as_deref(), wait };
+    let handles = Some(Handles { replica, update: claimed, user });
+    let turn = NewTurn { handles, ..asked.turn(app, &speaker, agent) };
+    let queued = queue::enqueue(&mut *app.db.acquire().await?, &app.config.vault, &turn).await?;
+    Ok(matches!(queued, Enqueued::Queued(_)))
+}
 
 /// A message for the agent being talked to.
 pub(super) async fn on_message(handler: &mut Handler<'_>, speaker: &Speaker, message: &Message) -> Handled {
@@ -104,6 +139,32 @@ struct Asking<'a> {
     wait: Duration,
 }
 
+impl<'a> Asking<'a> {
+    /// The turn that this becomes.
+    fn turn(&self, app: &App, speaker: &Speaker, agent: &CurrentAgent) -> NewTurn<'a> {
+        let visit = match agent.access {
+            Access::Visitor(visit) => Some(visit),
+            Access::Owner | Access::Refused(_) => None,
+        };
+        let free_limit = speaker.conversation.account.daily_messages.unwrap_or(app.config.free_tier_daily_messages);
+        NewTurn {
+            place: speaker.place,
+            agent_id: agent.id,
+            user_id: speaker.user.id,
+            role: if visit.is_some() { Role::Visitor } else { Role::Owner },
+            link_id: visit.and_then(|visit| visit.link_id),
+            tools: visit.is_none_or(|visit| visit.tools),
+            parts: self.parts,
+            edit_of: self.edit_of,
+            album: self.album,
+            wait: self.wait,
+            free_limit: agent.free.then_some(free_limit),
+            per_day: visit.and_then(|visit| visit.per_day),
+            handles: None,
+        }
+    }
+}
+
 /// Queues messages for an agent; `false` if the user has been told why not.
 async fn ask(
     handler: &mut Handler<'_>,
@@ -116,32 +177,15 @@ async fn ask(
         handler.say(place, why_not).await?;
         return Ok(false);
     }
-    let config = &handler.app.config;
-    let visit = match agent.access {
-        Access::Visitor(visit) => Some(visit),
-        Access::Owner | Access::Refused(_) => None,
-    };
-    let free_limit = speaker.conversation.account.daily_messages.unwrap_or(config.free_tier_daily_messages);
-    let turn = NewTurn {
-        place,
-        agent_id: agent.id,
-        user_id: speaker.user.id,
-        role: if visit.is_some() { Role::Visitor } else { Role::Owner },
-        link_id: visit.and_then(|visit| visit.link_id),
-        tools: visit.is_none_or(|visit| visit.tools),
-        parts: asking.parts,
-        edit_of: asking.edit_of,
-        album: asking.album,
-        wait: asking.wait,
-        free_limit: agent.free.then_some(free_limit),
-        per_day: visit.and_then(|visit| visit.per_day),
-    };
-    let refused = match queue::enqueue(handler.conn, &config.vault, &turn).await? {
+    let turn = asking.turn(handler.app, speaker, agent);
+    let refused = match queue::enqueue(handler.conn, &handler.app.config.vault, &turn).await? {
         Enqueued::Queued(_) => {
             handler.wake(Queue::Turns);
             return Ok(true);
         }
-        Enqueued::FreeUsedUp => texts::limit_reached(free_limit, clock::now(handler.conn).await?),
+        Enqueued::FreeUsedUp => {
+            texts::limit_reached(turn.free_limit.unwrap_or_default(), clock::now(handler.conn).await?)
+        }
         Enqueued::LinkUsedUp => {
             texts::link_limit_reached(&agent.name, turn.per_day.unwrap_or_default(), clock::now(handler.conn).await?)
         }

@@ -90,6 +90,7 @@ macro_rules! claim {
             "with c as materialized (
                select o.id from outbox o
                 where not o.done and o.claimed_by is null and o.run_at <= now() and o.bot_id = $2 and ($4 or o.kind = 'reply')
+                  and o.id >= $5
                   and ",
             $lane,
             "
@@ -113,7 +114,21 @@ macro_rules! claim {
     };
 }
 
-/// Claims up to `limit` calls that may go out now: of each chat the oldest open one, and those outside the order.
+/// The lowest number of a free call that is not below `floor`, for [`Floor`](crate::floor::Floor).
+pub async fn lowest_free(db: &PgPool, bot_id: i64, floor: i64) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar(
+        "select id from outbox where not done and claimed_by is null and bot_id = $1 and id >= $2
+            and run_at < now() + interval '1 min'
+          order by id limit 1",
+    )
+    .bind(bot_id)
+    .bind(floor)
+    .fetch_optional(db)
+    .await
+}
+
+/// Claims up to `limit` calls from number `floor` on that may go out now: of each chat the oldest open one, and those outside
+/// the order.
 ///
 /// A claim says that the call is in flight (one with a file is once it [`leaves`]), so only what will be sent at once is
 /// claimed. The conditions are asked of the locked row itself (see [`crate::telegram::inbox::claim`]). A call on another row's message
@@ -123,7 +138,7 @@ pub async fn claim(
     replica: i64,
     bot_id: i64,
     lane: Lane,
-    limit: i64,
+    (limit, floor): (i64, i64),
     notices: bool,
 ) -> sqlx::Result<Vec<Claimed>> {
     let claim = match lane {
@@ -143,7 +158,8 @@ pub async fn claim(
     };
     // Of two calls with files of one agent, the second is seen not to be free once the first is claimed.
     let limit = if lane == Lane::Files { limit.min(1) } else { limit };
-    let rows = sqlx::query(claim).bind(replica).bind(bot_id).bind(limit).bind(notices).fetch_all(db).await?;
+    let rows =
+        sqlx::query(claim).bind(replica).bind(bot_id).bind(limit).bind(notices).bind(floor).fetch_all(db).await?;
     Ok(rows
         .into_iter()
         .map(|row| Claimed {

@@ -3,6 +3,7 @@
 use super::{Message, entered, excerpt, ways_on};
 use crate::agents::access::{Access, Refusal};
 use crate::agents::model::Agent;
+use crate::agents::validate;
 use crate::agents::visitors::Guest;
 use crate::telegram::callback::{Press, SharePress};
 use crate::telegram::text::Text;
@@ -63,10 +64,9 @@ pub fn dead_link(refusal: Refusal) -> Message {
 
 /// A visitor's name, with what they are found by in Telegram.
 pub fn guest_name(guest: &Guest) -> String {
-    let name = match excerpt(guest.name.trim(), NAME) {
-        name if name.is_empty() => format!("user {}", guest.user_id),
-        name => name,
-    };
+    // Strangers choose their names, and this stands in the owner's own screens: nothing in it may begin a line or turn the
+    // direction of what follows, and it must be there to be seen.
+    let name = excerpt(&validate::mend_name(&guest.name, &format!("user {}", guest.user_id)), NAME);
     match &guest.username {
         Some(username) => format!("{name} (@{username})"),
         None => name,

@@ -37,8 +37,9 @@ impl AgentClient {
                 }
                 body.extend_from_slice(&chunk);
             }
+            // Where, not what: this goes to the logs, and the words are for a chat.
             serde_json::from_slice(&body)
-                .map_err(|error| AgentError::Broken(format!("its answer does not fit: {error}")))
+                .map_err(|error| AgentError::Broken(format!("its answer does not fit at byte {}", error.column())))
         };
         let late = Err(AgentError::Broken("no answer in time".into()));
         tokio::time::timeout(wait + 2 * FIRST_BYTE, read).await.unwrap_or(late)

@@ -11,6 +11,7 @@ use super::store::{self, Agent, Key};
 use super::{Crowd, say};
 use crate::agents::model::speaks;
 use crate::app::App;
+use crate::database;
 use crate::replica::Replica;
 use crate::slots::bounded;
 use crate::telegram::outbox;
@@ -165,6 +166,8 @@ async fn take(
         return Ok(if anew { Next::Again(Duration::from_secs(1)) } else { Next::Lost });
     }
     let mut messages = answer.messages;
+    // Of a full page nobody knows whether more is behind it.
+    let newest = messages.iter().map(|message| message.id).max().filter(|_| messages.len() < AT_ONCE);
     messages.retain(|message| message.id > agent.after);
     messages.sort_by_key(|message| message.id);
     messages.truncate(AT_ONCE);
@@ -187,7 +190,12 @@ async fn take(
         debug!(%error, "the agent could not be told that its messages are known");
         return Ok(Next::Later(pause));
     }
-    Ok(Next::Again(pause))
+    Ok(match crowd.is_there() {
+        // Others wait for the place.
+        true if newest == Some(up_to) => Next::Later(CROWDED.max(pause)),
+        true => Next::Later(pause),
+        false => Next::Again(pause),
+    })
 }
 
 /// Keeps what an agent has told and forgotten: in memory, until the database takes it or the claim is lost.
@@ -257,7 +265,7 @@ enum Taken {
 /// Puts messages into the outbox and raises the mark, in one transaction.
 async fn commit(app: &App, replica: &Replica, key: Key, agent: &Agent, batch: &Batch<'_>) -> sqlx::Result<Taken> {
     let Batch { messages, most, database, kept } = *batch;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let chats: Vec<i64> = messages.iter().filter_map(|message| message.chat_id.parse().ok()).collect();
     let recipients = store::recipients(&mut tx, agent, &chats).await?;
     // An agent that forgets has no ids; its mark counts how often something of it was taken in.

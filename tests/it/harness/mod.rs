@@ -47,6 +47,8 @@ pub const POLL: Duration = Duration::from_millis(25);
 pub struct Builder {
     replicas: usize,
     env: Vec<(String, String)>,
+    /// Of one program alone.
+    own_env: Vec<(usize, String, String)>,
     http_apart: bool,
     simulators: Vec<String>,
     patience: Option<Duration>,
@@ -75,6 +77,12 @@ impl Builder {
     /// Sets a variable of the program's environment, instead of the harness' own value if there is one.
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.env.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// Sets a variable of the `index`th program's environment alone.
+    pub fn env_of(mut self, index: usize, name: &str, value: impl ToString) -> Self {
+        self.own_env.push((index, name.into(), value.to_string()));
         self
     }
 
@@ -123,7 +131,8 @@ impl Builder {
                 ("FLOOD_PER_MINUTE".into(), "10000".into()),
                 ("RUST_LOG".into(), "info,baal=debug".into()),
             ];
-            for (name, value) in &self.env {
+            let own = self.own_env.iter().filter(|(of, ..)| *of == index).map(|(_, name, value)| (name, value));
+            for (name, value) in self.env.iter().map(|(name, value)| (name, value)).chain(own) {
                 env.retain(|(known, _)| known != name);
                 env.push((name.clone(), value.clone()));
             }
@@ -167,6 +176,16 @@ impl Stack {
     /// The `index`th program, from 0.
     pub fn baal(&self, index: usize) -> &Baal {
         &self.baals[index]
+    }
+
+    /// How many programs there are.
+    pub fn replicas(&self) -> usize {
+        self.baals.len()
+    }
+
+    /// What each running program has in memory, in KiB.
+    pub fn memory(&self) -> Vec<u64> {
+        self.baals.iter().filter_map(Baal::memory).collect()
     }
 
     /// A Telegram user, who has a private chat with the bot.

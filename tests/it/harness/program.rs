@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use baal::demo::supervised::{Spec, Supervised, tail};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{DEADLINE, POLL};
 
@@ -30,9 +30,22 @@ impl Baal {
         self.env.iter().cloned().collect()
     }
 
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where it listens, also after a restart.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What it has in memory (resident), in KiB; `None` while it does not run.
+    pub fn memory(&self) -> Option<u64> {
+        let pid = self.process.lock().unwrap().as_ref().and_then(Supervised::pid)?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        resident.trim().strip_suffix(" kB")?.parse().ok()
     }
 
     /// Starts it and waits until it is ready.
@@ -115,10 +128,15 @@ impl Baal {
         self.start().await;
     }
 
+    /// Its process; panics where there is none.
+    #[track_caller]
+    pub fn pid(&self) -> Pid {
+        self.process.lock().unwrap().as_ref().and_then(Supervised::pid).expect("baal serve is not running")
+    }
+
     #[track_caller]
     fn signal(&self, signal: Signal) {
-        let pid = self.process.lock().unwrap().as_ref().and_then(Supervised::pid);
-        kill_process(pid.expect("baal serve is not running"), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
     }
 }
 

@@ -115,7 +115,9 @@ fn stars(source: &str) -> Vec<String> {
     // The rows that a function gives do not grow.
     let found = star.unwrap();
     let found = found.captures_iter(&code).filter(|found| found.get(2).is_none());
-    found.filter_map(|found| Some(found.get(0)?.as_str().trim().to_owned())).collect()
+    let found = found.filter_map(|found| Some(found.get(0)?.as_str().trim().to_owned()));
+    // The inbox calls a subquery so, which names its columns.
+    found.filter(|found| found != "known.*").collect()
 }
 
 #[test]

@@ -68,6 +68,8 @@ pub(crate) async fn call(
             let said = params.for_record();
             (chat_id, message_id, said, with_faults(&telegram, &method, chat_id, params).await)
         }
+        // The connection was cut within the request: nothing was called.
+        Err(refusal) if !refusal.violation => return refusal.into_response(),
         Err(refusal) => (None, None, Default::default(), Outcome::Answered(Err(refusal))),
     };
     let sent = match &outcome {

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Form, FromRequest, Multipart, Query, Request};
-use axum::http::{Method, header};
+use axum::http::{Method, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -53,7 +54,7 @@ impl Params {
     }
 
     async fn read_json(&mut self, request: Request) -> Result<(), Refusal> {
-        let bytes = Bytes::from_request(request, &()).await.map_err(|_| too_large())?;
+        let bytes = Bytes::from_request(request, &()).await.map_err(|why| unread(&why))?;
         if bytes.is_empty() {
             return Ok(());
         }
@@ -72,7 +73,7 @@ impl Params {
         // to would find it closed.
         let (parts, body) = request.into_parts();
         let whole = Request::from_parts(parts.clone(), body);
-        let bytes = Bytes::from_request(whole, &()).await.map_err(|_| too_large())?;
+        let bytes = Bytes::from_request(whole, &()).await.map_err(|why| unread(&why))?;
         let request = Request::from_parts(parts, Body::from(bytes));
         let mut form = Multipart::from_request(request, &()).await.map_err(|_| broken())?;
         while let Some(field) = form.next_field().await.map_err(|_| broken())? {
@@ -183,6 +184,11 @@ impl Params {
 
 fn wrong_type(name: &str, kind: &str) -> Refusal {
     Refusal::wrong(format!("field \"{name}\" must be of type {kind}"))
+}
+
+/// A body that is too large is the bot's fault; one that ends early is the connection's.
+fn unread(why: &BytesRejection) -> Refusal {
+    if why.status() == StatusCode::PAYLOAD_TOO_LARGE { too_large() } else { Refusal::unlucky("the body ended early") }
 }
 
 fn too_large() -> Refusal {

@@ -19,6 +19,7 @@ use super::{locked, record};
 use crate::admin::Caller;
 use crate::agents::{Agent, service};
 use crate::app::App;
+use crate::database;
 use crate::wake::Queue;
 
 pub(super) fn routes() -> OpenApiRouter<Server> {
@@ -46,7 +47,7 @@ pub(super) struct How {
     responses((status = 202, description = "A job was started", body = Detail)))]
 async fn deploy(State(server): State<Server>, caller: Caller, Path(id): Path<i64>, Query(how): Query<How>) -> Begun {
     let app = &server.app;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let agent = locked(&mut tx, id).await?;
     let anew = how.anew.unwrap_or(false);
     let begun = match anew {
@@ -68,7 +69,7 @@ async fn deploy(State(server): State<Server>, caller: Caller, Path(id): Path<i64
     responses((status = 202, description = "A job was started, or the one under way does it", body = Detail)))]
 async fn redeploy(State(server): State<Server>, caller: Caller, Path(id): Path<i64>) -> Begun {
     let app = &server.app;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let agent = locked(&mut tx, id).await?;
     let begun = service::update(&mut tx, app, agent.owner_id, id).await?.agent;
     let detail = begin(&mut tx, &caller, "agent.redeploy", &agent, begun).await?;
@@ -86,7 +87,7 @@ async fn redeploy(State(server): State<Server>, caller: Caller, Path(id): Path<i
     responses((status = 202, description = "A job was started", body = Detail)))]
 async fn repair(State(server): State<Server>, caller: Caller, Path(id): Path<i64>) -> Begun {
     let app = &server.app;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let agent = locked(&mut tx, id).await?;
     let begun = service::repair(&mut tx, app, agent.owner_id, id).await?;
     let detail = begin(&mut tx, &caller, "agent.repair", &agent, begun).await?;
@@ -119,7 +120,7 @@ pub(super) struct Unit {
         links(("job" = (operation_id = "read_job", parameters(("id" = "$response.body#/job/id"))))))))]
 async fn stop(State(server): State<Server>, caller: Caller, Path(id): Path<i64>) -> Begun<Unit> {
     let app = &server.app;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let agent = locked(&mut tx, id).await?;
     let stopping = service::stop(&mut tx, agent.owner_id, id).await?;
     let (status, axum::Json(detail)) = begin(&mut tx, &caller, "agent.stop", &agent, stopping).await?;
@@ -139,7 +140,7 @@ async fn stop(State(server): State<Server>, caller: Caller, Path(id): Path<i64>)
         links(("job" = (operation_id = "read_job", parameters(("id" = "$response.body#/job/id"))))))))]
 async fn start(State(server): State<Server>, caller: Caller, Path(id): Path<i64>) -> Begun<Unit> {
     let app = &server.app;
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let agent = locked(&mut tx, id).await?;
     let starting = service::start(&mut tx, agent.owner_id, id).await?;
     let (status, axum::Json(detail)) = begin(&mut tx, &caller, "agent.start", &agent, starting).await?;

@@ -21,6 +21,7 @@ use crate::admin::{Caller, Scope};
 use crate::agents::{external, service};
 use crate::app::App;
 use crate::config::Visibility;
+use crate::database;
 use crate::wake::Queue;
 
 /// Telegram's ids of users have at most 52 significant bits: <https://core.telegram.org/bots/api#user>.
@@ -74,7 +75,7 @@ pub(super) async fn create(
     let checked = new.check(app)?;
     let found = match &new.endpoint {
         Some(endpoint) => {
-            let mut tx = app.db.begin().await?;
+            let mut tx = database::begin(&app.db).await?;
             if let Once::Before(answer) =
                 key.clone().claim(&mut tx, &app.config.vault, &caller, "create_agent", &new).await?
             {
@@ -87,7 +88,7 @@ pub(super) async fn create(
         }
         None => None,
     };
-    let mut tx = app.db.begin().await?;
+    let mut tx = database::begin(&app.db).await?;
     let creation = match key.claim(&mut tx, &app.config.vault, &caller, "create_agent", &new).await? {
         Once::Now(creation) => creation,
         Once::Before(answer) => return Ok(answer),
