@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use sqlx::PgPool;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
@@ -27,6 +28,36 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The bottom.
 pub const NONE: i64 = i64::MIN;
+
+/// What [`lowest_free`] asks of a queue.
+macro_rules! lowest_free {
+    ($queue:literal, $key:literal) => {
+        concat!(
+            "select ",
+            $key,
+            " from ",
+            $queue,
+            " where not done and claimed_by is null and bot_id = $1 and ",
+            $key,
+            // What is put off for long would keep the floor low; it is seen when its time comes near.
+            " >= $2 and run_at < now() + interval '1 min' order by ",
+            $key,
+            " limit 1"
+        )
+    };
+}
+
+/// The inbox, by Telegram's numbers of updates.
+pub const UPDATES: &str = lowest_free!("updates", "update_id");
+/// Turns, by their positions.
+pub const TURNS: &str = lowest_free!("turns", "position");
+/// Calls to Telegram, by their numbers.
+pub const OUTBOX: &str = lowest_free!("outbox", "id");
+
+/// The lowest key of a free row of a bot's `queue` that is not below `floor`.
+pub async fn lowest_free(db: &PgPool, queue: &'static str, bot_id: i64, floor: i64) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar(queue).bind(bot_id).bind(floor).fetch_optional(db).await
+}
 
 /// The floor of one queue in this process; cheap to clone.
 #[derive(Debug, Clone)]

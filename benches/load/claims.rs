@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use baal::database;
-use baal::floor::Floor;
+use baal::floor::{self, Floor};
 use baal::telegram::inbox;
 use baal::telegram::outbox::{self, Call, Ended, Lane};
 use baal::turns::outcome::{self, Outcome};
@@ -166,9 +166,9 @@ impl Flow {
                 let ((), updates, turns, outbox) = done?;
                 Ok(Times { updates, turns, outbox })
             }
-            () = floors.updates.keep(|from| inbox::lowest_free(&self.db, BOT, from)) => unreachable!("it has no end"),
-            () = floors.turns.keep(|from| turns::lowest_free(&self.db, BOT, from)) => unreachable!("it has no end"),
-            () = floors.outbox.keep(|from| outbox::lowest_free(&self.db, BOT, from)) => unreachable!("it has no end"),
+            () = floors.updates.keep(|from| floor::lowest_free(&self.db, floor::UPDATES, BOT, from)) => unreachable!("it has no end"),
+            () = floors.turns.keep(|from| floor::lowest_free(&self.db, floor::TURNS, BOT, from)) => unreachable!("it has no end"),
+            () = floors.outbox.keep(|from| floor::lowest_free(&self.db, floor::OUTBOX, BOT, from)) => unreachable!("it has no end"),
         }
     }
 

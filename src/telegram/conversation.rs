@@ -188,6 +188,20 @@ macro_rules! account_columns {
     };
 }
 
+/// Notes who speaks, and how often within the minute. `$row` is a row of id, name, user name, language, this minute, and 1.
+macro_rules! note_user {
+    ($row:literal) => {
+        concat!(
+            "insert into users as u (id, name, username, language_code, flood_minute, flood_count) ",
+            $row,
+            " on conflict (id) do update set name = excluded.name, username = excluded.username,
+                 language_code = excluded.language_code, flood_minute = excluded.flood_minute,
+                 flood_count = case when u.flood_minute = excluded.flood_minute then u.flood_count + 1 else 1 end"
+        )
+    };
+}
+
+pub(crate) use note_user;
 pub(super) use {account_columns, conversation_columns, conversation_tables};
 
 impl Conversation {
@@ -214,13 +228,9 @@ impl Conversation {
 /// Updates of one chat are handled one at a time, so the row needs no lock.
 pub async fn load(conn: &mut PgConnection, bot_id: i64, chat_id: i64, user: &User) -> sqlx::Result<Conversation> {
     let row = sqlx::query(concat!(
-        "with noted as (
-           insert into users as u (id, name, username, language_code, flood_minute, flood_count)
-           values ($3, $4, $5, $6, date_trunc('minute', now()), 1)
-           on conflict (id) do update set name = excluded.name, username = excluded.username,
-                  language_code = excluded.language_code, flood_minute = excluded.flood_minute,
-                  flood_count = case when u.flood_minute = excluded.flood_minute then u.flood_count + 1 else 1 end
-           returning u.flood_count, ",
+        "with noted as (",
+        note_user!("values ($3, $4, $5, $6, date_trunc('minute', now()), 1)"),
+        " returning u.flood_count, ",
         account_columns!(),
         "),
          -- Whoever speaks can be spoken to.

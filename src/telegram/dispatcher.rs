@@ -21,7 +21,7 @@ use crate::app::App;
 use crate::causes;
 use crate::database;
 use crate::eyes::metrics::{self, Handling};
-use crate::floor::Floor;
+use crate::floor::{self, Floor};
 use crate::replica::Replica;
 use crate::slots::{Slots, bounded, ids};
 use crate::trace;
@@ -67,7 +67,7 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
     let floor = Floor::default();
     tokio::select! {
         () = claim_and_handle(app, replica, stop, &floor) => {}
-        () = floor.keep(|from| inbox::lowest_free(&app.db, app.bot_id, from)) => {}
+        () = floor.keep(|from| floor::lowest_free(&app.db, floor::UPDATES, app.bot_id, from)) => {}
     }
 }
 

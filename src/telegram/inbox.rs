@@ -193,20 +193,6 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64, floor: i6
     claim_where(db, replica, bot_id, limit, floor, 0..SUSPECT_RECLAIMS).await
 }
 
-/// The lowest id of a free update that is not below `floor`, for [`Floor`](crate::floor::Floor).
-pub async fn lowest_free(db: &PgPool, bot_id: i64, floor: i64) -> sqlx::Result<Option<i64>> {
-    sqlx::query_scalar(
-        // What is put off for long would keep the floor low; it is seen when its time comes near.
-        "select update_id from updates where not done and claimed_by is null and bot_id = $1 and update_id >= $2
-            and run_at < now() + interval '1 min'
-          order by update_id limit 1",
-    )
-    .bind(bot_id)
-    .bind(floor)
-    .fetch_optional(db)
-    .await
-}
-
 /// Claims at most one update whose replicas died again and again; to be handled while nothing else is.
 pub async fn claim_suspect(db: &PgPool, replica: i64, bot_id: i64) -> sqlx::Result<Vec<Claimed>> {
     claim_where(db, replica, bot_id, 1, floor::NONE, SUSPECT_RECLAIMS..i32::MAX).await

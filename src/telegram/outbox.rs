@@ -11,8 +11,8 @@ use teloxide_core::requests::Payload;
 use crate::trace;
 
 pub use claims::{
-    Claimed, Ended, Lane, becomes_send, becomes_words, claim, finish, leaves, lowest_free, moved, postpone,
-    release_strays, take_back,
+    Claimed, Ended, Lane, becomes_send, becomes_words, claim, finish, leaves, moved, postpone, release_strays,
+    take_back,
 };
 
 /// Why a call waits that Telegram wants to have later: until its `run_at` it must not be made.

@@ -19,7 +19,7 @@ use tracing::{error, warn};
 use super::outbox::{self, Claimed, Ended, Kind, Lane};
 use super::pace::Pace;
 use crate::app::App;
-use crate::floor::Floor;
+use crate::floor::{self, Floor};
 use crate::replica::Replica;
 use crate::slots::{Held, Slots, bounded, ids};
 use crate::wake::Queue;
@@ -58,7 +58,7 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
     let lane = |lane| run_lane(app, replica, stop, lane, pace.clone(), &lanes);
     tokio::select! {
         _ = async { tokio::join!(lane(Lane::Words), lane(Lane::Files)) } => {}
-        () = lanes.floor.keep(|from| outbox::lowest_free(&app.db, app.bot_id, from)) => {}
+        () = lanes.floor.keep(|from| floor::lowest_free(&app.db, floor::OUTBOX, app.bot_id, from)) => {}
     }
 }
 

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::request::{self, Part};
 use super::store::Claimed;
 use crate::storable;
+use crate::telegram::conversation::note_user;
 use crate::telegram::inbox;
 use crate::telegram::text::Place;
 use crate::telegram::update::User;
@@ -88,7 +89,7 @@ pub enum Enqueued {
 pub async fn enqueue(conn: &mut PgConnection, vault: &Vault, turn: &NewTurn<'_>) -> sqlx::Result<Enqueued> {
     let tokens: Vec<Vec<u8>> = turn.parts.iter().map(|part| vault.seal(part)).collect();
     let message_ids: Vec<i64> = turn.parts.iter().filter_map(|part| part.message_id).collect();
-    let row = sqlx::query(
+    let row = sqlx::query(concat!(
         "with held as materialized (
            -- Locked before anything is counted: whoever has lost the claim does nothing.
            select from updates where bot_id = $2 and update_id = $21 and claimed_by = $22 and attempt = $23 and not done for update),
@@ -133,19 +134,15 @@ pub async fn enqueue(conn: &mut PgConnection, vault: &Vault, turn: &NewTurn<'_>)
            select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now() + make_interval(secs => $13), $19,
                   case when $14::int is null then 0 else $16 end, $20
              from granted where not exists (select from joined) returning id),
-         -- Who speaks, and how often within the minute: as `conversation::load` has it.
-         noted as (
-           insert into users as u (id, name, username, language_code, flood_minute, flood_count)
-           select $6, $24, $25, $26, date_trunc('minute', now()), 1 from granted where $21 is not null
-           on conflict (id) do update set name = excluded.name, username = excluded.username,
-                  language_code = excluded.language_code, flood_minute = excluded.flood_minute,
-                  flood_count = case when u.flood_minute = excluded.flood_minute then u.flood_count + 1 else 1 end),
+         noted as (",
+        note_user!("select $6, $24, $25, $26, date_trunc('minute', now()), 1 from granted where $21 is not null"),
+        "),
          handled as (
            update updates set done = true, claimed_by = null, body = '', error = null
              from granted where bot_id = $2 and update_id = $21)
          select coalesce((select id from joined), (select id from made)) as id,
                 coalesce((select open from visit), true) as link_open",
-    )
+    ))
     .bind(Uuid::now_v7())
     .bind(turn.place.bot_id)
     .bind(turn.place.chat_id)

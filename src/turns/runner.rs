@@ -13,7 +13,7 @@ use super::relay::{ClaimLost, Relay};
 use super::stopping::{Stops, UnderWay};
 use super::store::{self, Claimed, Kind};
 use crate::app::App;
-use crate::floor::Floor;
+use crate::floor::{self, Floor};
 use crate::replica::Replica;
 use crate::slots::{Slots, bounded, ids};
 use crate::trace;
@@ -31,7 +31,7 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
     let (stops, floor) = (Stops::default(), Floor::default());
     tokio::select! {
         () = claim_and_run(app, replica, stop, &stops, &floor) => {}
-        () = floor.keep(|from| store::lowest_free(&app.db, app.bot_id, from)) => {}
+        () = floor.keep(|from| floor::lowest_free(&app.db, floor::TURNS, app.bot_id, from)) => {}
         // Until the last turn has ended: one that is to be stopped need not wait for another replica.
         () = stops.watch(app, replica) => {}
     }

@@ -131,19 +131,6 @@ pub struct Claimed {
     pub trace_context: Option<String>,
 }
 
-/// The lowest position of a free turn that is not below `floor`, for [`Floor`](crate::floor::Floor).
-pub async fn lowest_free(db: &PgPool, bot_id: i64, floor: i64) -> sqlx::Result<Option<i64>> {
-    sqlx::query_scalar(
-        "select position from turns where not done and claimed_by is null and bot_id = $1 and position >= $2
-            and run_at < now() + interval '1 min'
-          order by position limit 1",
-    )
-    .bind(bot_id)
-    .bind(floor)
-    .fetch_optional(db)
-    .await
-}
-
 /// Claims up to `limit` turns with positions from `floor` on, of each (chat, agent) the oldest open one; one that waits for an agent to come back, to forget,
 /// holds up nobody. See [`crate::telegram::inbox::claim`] for why
 /// the conditions stand on the locked row.

@@ -114,19 +114,6 @@ macro_rules! claim {
     };
 }
 
-/// The lowest number of a free call that is not below `floor`, for [`Floor`](crate::floor::Floor).
-pub async fn lowest_free(db: &PgPool, bot_id: i64, floor: i64) -> sqlx::Result<Option<i64>> {
-    sqlx::query_scalar(
-        "select id from outbox where not done and claimed_by is null and bot_id = $1 and id >= $2
-            and run_at < now() + interval '1 min'
-          order by id limit 1",
-    )
-    .bind(bot_id)
-    .bind(floor)
-    .fetch_optional(db)
-    .await
-}
-
 /// Claims up to `limit` calls from number `floor` on that may go out now: of each chat the oldest open one, and those outside
 /// the order.
 ///
