@@ -51,28 +51,30 @@ e2e-qemu: agent ## Attack it on a real VM with Debian 12's kernel: slow, for rel
 
 lint: ## Check formatting and lints
 	cargo fmt --check
-	cargo clippy --workspace --all-targets --features $(E2E),$(FAULTS) -- -D warnings
+	cargo clippy --workspace --all-targets --features $(E2E) -- -D warnings
+	@# Not among all targets, because `make test` leaves them out.
+	cargo clippy --workspace --test chaos --test attack --features $(E2E) -- -D warnings
 
 bench: ## Measure messages and their replies, claims, open turns and agents' own messages, in half an hour
 	scripts/bootstrap test
 	cargo bench -p baal --bench load
 
-# The tests start programs of other packages, so all is built.
-FAULTS = baal/faults
+# As for `make test`: the tests start programs of other packages. What `make test` has built is used again.
 faults: ## Chaos and attacks in their short form: some six minutes
 	scripts/bootstrap test
-	cargo build --workspace --all-targets --features $(FAULTS)
-	cargo test --workspace --no-fail-fast --features $(FAULTS) --test chaos --test attack
+	cargo build --workspace --bins --test chaos --test attack
+	cargo test --workspace --no-fail-fast --test chaos --test attack
 
 chaos: ## Kill, cut, stall and starve the whole program for an hour, and count every message
 	scripts/bootstrap test
-	cargo build --workspace --all-targets --features $(FAULTS)
-	CHAOS_ROUNDS=long cargo test --workspace --features $(FAULTS) --test chaos -- --nocapture --test-threads=1
+	cargo build --workspace --bins --test chaos
+	CHAOS_ROUNDS=long cargo test --workspace --test chaos -- --nocapture --test-threads=1
 
+# Optimised a little, and with debug assertions and checks of overflow.
 attack: ## A million malformed updates through the webhook, and long runs of the fuzz targets
 	scripts/bootstrap test
-	cargo build --workspace --all-targets --features $(FAULTS)
-	ATTACK_UPDATES=1000000 cargo test --workspace --features $(FAULTS) --test attack -- --nocapture --test-threads=1
+	cargo build --profile faults --workspace --bins --test attack
+	ATTACK_UPDATES=1000000 cargo test --profile faults --workspace --test attack -- --nocapture --test-threads=1
 
 # Kept outside of the target directory, so that `cargo clean` does not cost half an hour.
 DENY = $(HOME)/.cache/baal/cargo-deny

@@ -36,7 +36,7 @@ const ROLE_LOCK: &str = "baal role settings";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long other statements wait for a lock at most.
-const LOCK_TIMEOUT: &str = "20s";
+pub const LOCK_TIMEOUT: &str = "20s";
 
 /// What every session of the pool is to have, however it comes there.
 fn settings(config: &Config) -> [(&'static str, String); 4] {
@@ -116,10 +116,12 @@ pub fn connect_lazily(config: &Config) -> anyhow::Result<PgPool> {
 /// waits for the answer to `begin` (a time limit, a client that hangs up), the connection goes back to the pool inside a
 /// transaction that nobody knows of (sqlx-postgres 0.9, `PgTransactionManager::begin`): what others then write with it
 /// they believe to be committed, and it is lost. A task of its own always gets to the end, and rolls back if nobody wants
-/// the transaction any more. A test keeps `Pool::begin` out of the program.
+/// the transaction any more. The connection is waited for outside of it: whoever gives up leaves the queue of those who wait.
+/// A test keeps `Pool::begin` out of the program.
 pub async fn begin(db: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
-    let db = db.clone();
-    tokio::spawn(async move { db.begin().await }).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+    let connection = db.acquire().await?;
+    let beginning = tokio::spawn(async move { Transaction::begin(connection, None).await });
+    beginning.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
 /// A listener of its own session, which is no part of the pool: one that the network has forgotten is left to its fate, and must

@@ -33,6 +33,7 @@ mod storable;
 mod take_back;
 pub mod telegram;
 pub mod telemetry;
+mod together;
 pub mod trace;
 pub mod turns;
 pub mod vault;

@@ -208,9 +208,9 @@ async fn work_registered(app: &App, replica: &Replica, parts: Parts, hold: Hold,
     let (working, beating) = (stop.child_token(), CancellationToken::new());
     let mut workers = JoinSet::new();
     macro_rules! start {
-        ($tasks:expr, $stop:expr, $worker:path) => {{
+        ($tasks:expr, $stop:expr, $worker:path $(, $own:expr)?) => {{
             let (app, replica, stop) = (app.clone(), replica.clone(), $stop.clone());
-            $tasks.spawn(async move { $worker(&app, &replica, &stop).await });
+            $tasks.spawn(async move { $worker(&app, &replica, $($own,)? &stop).await });
         }};
     }
     let mut beat = JoinSet::new();
@@ -220,8 +220,9 @@ async fn work_registered(app: &App, replica: &Replica, parts: Parts, hold: Hold,
         start!(workers, working, cloud::reconcile::run);
     }
     if parts.workers && hold == Hold::None {
-        start!(workers, working, telegram::dispatcher::run);
-        start!(workers, working, turns::run);
+        let (giving, taking) = turns::handover::handover();
+        start!(workers, working, telegram::dispatcher::run, giving);
+        start!(workers, working, turns::run, taking);
         start!(workers, working, turns::pending::run);
         start!(workers, working, telegram::sender::run);
         start!(workers, working, jobs::worker::run);

@@ -4,9 +4,10 @@
 //! would be claimed by a living replica that does not know of them, for ever. So a worker knows the rows it has in hand,
 //! and after a failed claim, and every minute, gives back whatever else is claimed in its name.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,9 +22,9 @@ const CHECK: Duration = Duration::from_secs(60);
 const CHECK_SOON: Duration = Duration::from_secs(2);
 const CHECK_FOR: Duration = Duration::from_secs(30);
 
-/// Between two claims of a worker. Where much comes, each claim then finds more of it, for half the statements; where little comes,
-/// nobody waits, for the last claim was longer ago.
-const GATHER: Duration = Duration::from_millis(2);
+/// Between two statements of a kind, such as the claims of a worker. Where much comes, each then finds more of it, for half the
+/// statements; where little comes, nobody waits, for the last one was longer ago.
+pub const GATHER: Duration = Duration::from_millis(3);
 
 /// How long a worker waits for the database before it does something else.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,28 +51,73 @@ pub struct Slots<K> {
     claimed: Instant,
 }
 
-/// The keys in hand; a handle for those who let go of a row later than its task ends.
+/// The keys in hand; a handle for those who let go of a row later than its task ends, or take one up before.
 #[derive(Debug, Clone)]
-pub struct Held<K>(Arc<Mutex<HashSet<K>>>);
+pub struct Held<K>(Arc<Hands<K>>);
 
-impl<K: Eq + Hash + Clone> Held<K> {
-    /// This row is done with.
-    pub fn let_go(&self, key: &K) {
-        self.lock().remove(key);
-    }
+#[derive(Debug)]
+struct Hands<K> {
+    /// With how many hold each: a turn's key is prepared before it is known who runs it.
+    keys: Mutex<HashMap<K, u32>>,
+    /// Whether a row may have been taken up that nobody has in hand.
+    unsure: AtomicBool,
+}
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<K>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl<K> Default for Held<K> {
+    fn default() -> Self {
+        Self(Arc::new(Hands { keys: Mutex::default(), unsure: AtomicBool::new(false) }))
     }
 }
 
-/// Lets go of a row at the end of its task, also by a panic.
-struct LetGo<K: Eq + Hash + Clone> {
+impl<K: Eq + Hash + Clone> Held<K> {
+    /// A row that is being taken up. To be called before it is, so that it is never found claimed and not in hand; it is let go of when
+    /// the guard is dropped.
+    pub fn hold(&self, key: K) -> Hold<K> {
+        self.take(key.clone());
+        Hold { held: self.clone(), key }
+    }
+
+    /// This row is done with.
+    pub fn let_go(&self, key: &K) {
+        let mut keys = self.lock();
+        match keys.get_mut(key) {
+            Some(holders) if *holders > 1 => *holders -= 1,
+            _ => drop(keys.remove(key)),
+        }
+    }
+
+    fn take(&self, key: K) {
+        *self.lock().entry(key).or_default() += 1;
+    }
+
+    /// Whether this row is in hand.
+    pub fn has(&self, key: &K) -> bool {
+        self.lock().contains_key(key)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Taking rows up failed, and they may have been taken up nevertheless.
+    pub fn unsure(&self) {
+        self.0.unsure.store(true, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, u32>> {
+        self.0.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A row in hand: let go of at the end of its task, also by a panic.
+#[derive(Debug)]
+pub struct Hold<K: Eq + Hash + Clone> {
     held: Held<K>,
     key: K,
 }
 
-impl<K: Eq + Hash + Clone> Drop for LetGo<K> {
+impl<K: Eq + Hash + Clone> Drop for Hold<K> {
     fn drop(&mut self) {
         self.held.let_go(&self.key);
     }
@@ -80,14 +126,24 @@ impl<K: Eq + Hash + Clone> Drop for LetGo<K> {
 impl<K: Eq + Hash + Clone + Send + 'static> Slots<K> {
     /// Places for `most` tasks.
     pub fn new(most: usize) -> Self {
+        Self::holding(most, Held::default())
+    }
+
+    /// Places for `most` tasks, of which some may be taken by others' `held` rows.
+    pub fn holding(most: usize, held: Held<K>) -> Self {
         let now = Instant::now();
-        Self { tasks: JoinSet::new(), held: Held(Arc::default()), most, checked: now, failed: None, claimed: now }
+        Self { tasks: JoinSet::new(), held, most, checked: now, failed: None, claimed: now }
     }
 
     /// Places that are free now.
     pub fn free(&mut self) -> usize {
-        while self.tasks.try_join_next().is_some() {}
+        self.clear();
         self.most - self.tasks.len()
+    }
+
+    /// Forgets the tasks that have ended.
+    pub fn clear(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
     }
 
     /// The keys in hand.
@@ -97,16 +153,21 @@ impl<K: Eq + Hash + Clone + Send + 'static> Slots<K> {
 
     /// Works at a row; its key stays in hand until the task ends.
     pub fn spawn(&mut self, key: K, work: impl Future<Output = ()> + Send + 'static) {
-        let guard = LetGo { held: self.held(), key: key.clone() };
-        self.spawn_holding(key, async move {
+        let hold = self.held.hold(key);
+        self.spawn_held(hold, work);
+    }
+
+    /// Works at a row that is in hand already.
+    pub fn spawn_held(&mut self, hold: Hold<K>, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(async move {
             work.await;
-            drop(guard);
+            drop(hold);
         });
     }
 
     /// Works at a row; its key stays in hand until somebody [lets it go](Held::let_go).
     pub fn spawn_holding(&mut self, key: K, work: impl Future<Output = ()> + Send + 'static) {
-        self.held.lock().insert(key);
+        self.held.take(key);
         self.tasks.spawn(work);
     }
 
@@ -144,9 +205,12 @@ impl<K: Eq + Hash + Clone + Send + 'static> Slots<K> {
 
     /// After a failed claim, and now and then: what is in hand, so that whatever else is claimed in this replica's name
     /// can be given back. To be followed by [`Slots::looked`].
-    pub fn due(&self) -> Option<Vec<K>> {
+    pub fn due(&mut self) -> Option<Vec<K>> {
+        if self.held.0.unsure.swap(false, Ordering::Relaxed) {
+            self.failed = Some(Instant::now());
+        }
         let every = if self.failed.is_some() { CHECK_SOON } else { CHECK };
-        (self.checked.elapsed() >= every).then(|| self.held.lock().iter().cloned().collect())
+        (self.checked.elapsed() >= every).then(|| self.held.lock().keys().cloned().collect())
     }
 
     /// What came of looking: how many rows were given back.
@@ -190,9 +254,12 @@ mod tests {
 
     #[test]
     fn a_row_claimed_again_is_in_hand_though_its_old_task_lets_go() {
-        let held = Held(Arc::default());
-        held.lock().extend([(7, 1), (7, 2)]);
+        let held = Held::default();
+        [(7, 1), (7, 2), (7, 2)].into_iter().for_each(|key| held.take(key));
         held.let_go(&(7, 1));
-        assert_eq!(ids(held.lock().iter().copied().collect()), [7]);
+        held.let_go(&(7, 2));
+        assert_eq!(ids(held.lock().keys().copied().collect()), [7]);
+        held.let_go(&(7, 2));
+        assert_eq!(held.count(), 0);
     }
 }

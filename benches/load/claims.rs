@@ -12,7 +12,7 @@ use baal::database;
 use baal::floor::{self, Floor};
 use baal::telegram::inbox;
 use baal::telegram::outbox::{self, Call, Ended, Lane};
-use baal::turns::outcome::{self, Outcome};
+use baal::turns::outcome::{self, End, Outcome};
 use baal::turns::store as turns;
 use sqlx::{Connection as _, PgPool};
 use teloxide_core::payloads::SendMessage;
@@ -251,14 +251,15 @@ impl Flow {
                 continue;
             }
             times.push(begun.elapsed());
-            let mut tx = database::begin(&self.db).await?;
-            for turn in &claimed {
-                let words = SendMessage::new(ChatId(turn.place.chat_id), "an answer ".repeat(20));
-                let call = Call::reply(BOT, turn.place.chat_id, &words);
-                let ended = outcome::finish(&mut tx, self.replica, turn, &Outcome::default(), &[call]).await?;
-                ensure!(ended.is_some(), "the claim of a turn is lost");
-            }
-            tx.commit().await?;
+            let ends: Vec<End> = claimed
+                .iter()
+                .map(|turn| {
+                    let words = SendMessage::new(ChatId(turn.place.chat_id), "an answer ".repeat(20));
+                    End::of(turn, &Outcome::default(), vec![Call::reply(BOT, turn.place.chat_id, &words)])
+                })
+                .collect();
+            let ended = outcome::finish(&mut *self.db.acquire().await?, self.replica, &ends).await?;
+            ensure!(ended.iter().all(Option::is_some), "the claim of a turn is lost");
         }
     }
 

@@ -78,7 +78,7 @@ pub struct Letter {
     pub bot_id: i64,
     /// Telegram's number; negative where none could be read.
     pub update_id: i64,
-    /// The chat in whose order it stood; 0 where it has none, or none could be read.
+    /// The chat in whose order it stood, or a number for none ([`chat_of`](super::update::chat_of)).
     pub chat_id: i64,
     /// Failures of its handling.
     pub failures: i32,

@@ -4,6 +4,7 @@
 //! transaction, fenced by the claim. Killed anywhere, an update is either handled whole or not at all.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
 
-use super::commands::{self, Handler};
+use super::commands::{self, Handler, Passing};
 use super::conversation::Dialogue;
 use super::inbox::{self, Claimed};
 use super::outbox::{self, Call};
@@ -24,10 +25,13 @@ use crate::eyes::metrics::{self, Handling};
 use crate::floor::{self, Floor};
 use crate::replica::Replica;
 use crate::slots::{Slots, bounded, ids};
+use crate::together::{Sharing, Together};
 use crate::trace;
+use crate::turns::handover::Giving;
+use crate::turns::queue::{self, Entry};
 use crate::wake::Queue;
 
-/// Handlers at work at once; each holds a connection while it runs, so more than the pool has only wait.
+/// Handlers at work at once. Each but those that pass words on holds a connection while it runs, so more than the pool has only wait.
 const PARALLEL: usize = 64;
 const POLL: Duration = Duration::from_millis(500);
 const SUSPECT_CHECK: Duration = Duration::from_secs(5);
@@ -62,22 +66,38 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
     }
 }
 
+/// What a handler's task needs.
+#[derive(Clone)]
+struct Work {
+    app: App,
+    replica: Replica,
+    passing: Passing,
+}
+
 /// Handles updates until `stop`, then until those at work are finished.
-pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
+pub async fn run(app: &App, replica: &Replica, giving: Giving, stop: &CancellationToken) {
     let floor = Floor::default();
+    let db = app.db.clone();
+    let queue = Together::start(Sharing::Gathering, move |entries: Arc<[Entry]>| {
+        let db = db.clone();
+        async move { bounded(async { queue::enqueue_all(&mut *db.acquire().await?, &entries).await }).await }
+    });
+    let passing = Passing { queue, giving };
+    let work = Work { app: app.clone(), replica: replica.clone(), passing };
     tokio::select! {
-        () = claim_and_handle(app, replica, stop, &floor) => {}
+        () = claim_and_handle(&work, stop, &floor) => {}
         () = floor.keep(|from| floor::lowest_free(&app.db, floor::UPDATES, app.bot_id, from)) => {}
     }
 }
 
-async fn claim_and_handle(app: &App, replica: &Replica, stop: &CancellationToken, floor: &Floor) {
+async fn claim_and_handle(work: &Work, stop: &CancellationToken, floor: &Floor) {
+    let Work { app, replica, .. } = work;
     let mut slots = Slots::new(PARALLEL);
     let mut suspects_checked = Instant::now();
     while !stop.is_cancelled() {
         if suspects_checked.elapsed() > SUSPECT_CHECK {
             suspects_checked = Instant::now();
-            handle_suspects(app, replica, &mut slots, stop).await;
+            handle_suspects(work, &mut slots, stop).await;
         }
         if let Some(held) = slots.due() {
             slots
@@ -93,7 +113,7 @@ async fn claim_and_handle(app: &App, replica: &Replica, stop: &CancellationToken
         floor.claimed(updates.iter().map(|update| update.update_id));
         let more = updates.len() == free;
         for update in updates {
-            slots.spawn((update.update_id, update.attempt), handle(app.clone(), replica.clone(), update));
+            slots.spawn((update.update_id, update.attempt), handle(work.clone(), update));
         }
         if more {
             continue;
@@ -107,7 +127,8 @@ async fn claim_and_handle(app: &App, replica: &Replica, stop: &CancellationToken
 }
 
 /// Handles updates that replicas died of, each while nothing else is at work.
-async fn handle_suspects(app: &App, replica: &Replica, slots: &mut Slots<(i64, i32)>, stop: &CancellationToken) {
+async fn handle_suspects(work: &Work, slots: &mut Slots<(i64, i32)>, stop: &CancellationToken) {
+    let Work { app, replica, .. } = work;
     if !bounded(inbox::has_suspect(&app.db, app.bot_id)).await.unwrap_or(false) {
         return;
     }
@@ -116,16 +137,18 @@ async fn handle_suspects(app: &App, replica: &Replica, slots: &mut Slots<(i64, i
         let claim = inbox::claim_suspect(&app.db, replica.id(), app.bot_id);
         let Some(update) = slots.claim("suspect updates", claim).await.unwrap_or_default().pop() else { return };
         warn!(update.id = update.update_id, "handling an update alone that replicas died of");
-        slots.spawn((update.update_id, update.attempt), handle(app.clone(), replica.clone(), update));
+        slots.spawn((update.update_id, update.attempt), handle(work.clone(), update));
         slots.all_end().await;
     }
 }
 
-async fn handle(app: App, replica: Replica, update: Claimed) {
+async fn handle(work: Work, update: Claimed) {
+    let Work { app, replica, passing } = work;
     let span = info_span!("update", update.id = update.update_id, chat.id = update.chat_id);
     trace::follow(&span, update.trace_context.as_deref());
     async {
-        let attempt = AssertUnwindSafe(tokio::time::timeout(HANDLER_TIMEOUT, try_handle(&app, &replica, &update)));
+        let attempt =
+            AssertUnwindSafe(tokio::time::timeout(HANDLER_TIMEOUT, try_handle(&app, &replica, &passing, &update)));
         let failure = match attempt.catch_unwind().await {
             Ok(Ok(Ok(()))) => None,
             Ok(Ok(Err(failure))) => Some(failure),
@@ -142,15 +165,14 @@ async fn handle(app: App, replica: Replica, update: Claimed) {
     .await;
 }
 
-async fn try_handle(app: &App, replica: &Replica, claimed: &Claimed) -> Result<(), Failure> {
+async fn try_handle(app: &App, replica: &Replica, passing: &Passing, claimed: &Claimed) -> Result<(), Failure> {
     let body = app.config.vault.decrypt(&claimed.body).map_err(|e| Failure::Unreadable(e.to_string()))?;
     let update = update::parse(&body).map_err(|e| {
         // Not the parser's own words: they quote the value, which may be a secret.
         Failure::Unreadable(format!("not an update: wrong at line {}, column {}", e.line(), e.column()))
     })?;
-    if commands::pass_on(app, replica.id(), claimed, &update).await? {
+    if commands::pass_on(app, passing, replica.id(), claimed, &update).await? {
         handled();
-        app.wake.wake(Queue::Turns);
         return Ok(());
     }
     let mut tx = database::begin(&app.db).await?;

@@ -1,11 +1,11 @@
 //! The inbox: updates as Telegram sent them, committed before they are acknowledged, kept until they are handled.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool, Row};
-use tokio::sync::{mpsc, oneshot};
 
 use super::conversation::{Conversation, account_columns, conversation_columns, conversation_tables};
 use super::{outbox, texts, update};
@@ -13,6 +13,7 @@ use crate::agents::Status;
 use crate::app::App;
 use crate::floor;
 use crate::storable;
+use crate::together::{Sharing, Together};
 use crate::trace;
 use crate::wake::Queue;
 
@@ -28,8 +29,8 @@ pub const MAX_FAILURES: i32 = 5;
 /// Open updates of one chat beyond which Telegram is asked to wait: a long queue of one chat makes claims slow for all.
 const CHAT_CAP: i64 = 200;
 
-/// Arrivals that share one commit at most.
-const BATCH: usize = 64;
+/// How long the database may take to store arrivals.
+const WRITE_WITHIN: Duration = Duration::from_secs(20);
 
 /// An arrival's fate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,19 +41,19 @@ pub enum Stored {
     ChatFull,
 }
 
+#[derive(Debug, Clone)]
 struct Arrival {
     update_id: i64,
     chat_id: i64,
     body: Vec<u8>,
     trace_context: Option<String>,
-    reply: oneshot::Sender<Option<Stored>>,
 }
 
 /// The way into the inbox: arrivals that wait at the same moment share one commit, which triples the rate.
 #[derive(Clone)]
 pub struct Inbox {
     app: App,
-    arrivals: mpsc::Sender<Arrival>,
+    arrivals: Together<Arrival, Stored>,
 }
 
 /// The database did not take an update.
@@ -63,8 +64,9 @@ pub struct NotStored;
 impl Inbox {
     /// Starts the task that writes arrivals, which lives as long as the handles.
     pub fn start(app: App) -> Self {
-        let (arrivals, queue) = mpsc::channel(4 * BATCH);
-        tokio::spawn(write_arrivals(app.clone(), queue));
+        let writer = app.clone();
+        // A chat's updates are inserted in the order in which they came.
+        let arrivals = Together::start(Sharing::InOrder, move |batch| write(writer.clone(), batch));
         Self { app, arrivals }
     }
 
@@ -72,39 +74,24 @@ impl Inbox {
     pub async fn store(&self, body: &[u8]) -> Result<Stored, NotStored> {
         let (update_id, chat_id) = update::place(body);
         let body = self.app.config.vault.encrypt(body);
-        let (reply, fate) = oneshot::channel();
-        let sent = self.arrivals.send(Arrival { update_id, chat_id, body, trace_context: trace::here(), reply }).await;
-        sent.map_err(|_| NotStored)?;
-        fate.await.ok().flatten().ok_or(NotStored)
+        let arrival = Arrival { update_id, chat_id, body, trace_context: trace::here() };
+        // silent-ok: `write` has told why
+        self.arrivals.run(arrival).await.map_err(|_| NotStored)
     }
 }
 
-/// One writer, so that a chat's updates are inserted in the order in which they came.
-async fn write_arrivals(app: App, mut queue: mpsc::Receiver<Arrival>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
-        let written = tokio::time::timeout(Duration::from_secs(20), insert(&app.db, app.bot_id, &batch)).await;
-        let kept = match written {
-            Ok(Ok(kept)) => Some(kept),
-            Ok(Err(error)) => {
-                tracing::error!(%error, updates = batch.len(), "updates could not be stored; Telegram will send them again");
-                None
-            }
-            Err(_) => {
-                tracing::error!(updates = batch.len(), "the database did not store updates in time");
-                None
-            }
-        };
-        app.wake.wake(Queue::Updates);
-        for arrival in batch.drain(..) {
-            let fate = kept.as_ref().map(|kept| match kept.contains(&arrival.update_id) {
-                true => Stored::Kept,
-                false => Stored::ChatFull,
-            });
-            // silent-ok: the request was broken off; the update is stored all the same.
-            let _ = arrival.reply.send(fate);
-        }
-    }
+async fn write(app: App, batch: Arc<[Arrival]>) -> sqlx::Result<Vec<Stored>> {
+    let written = tokio::time::timeout(WRITE_WITHIN, insert(&app.db, app.bot_id, &batch)).await;
+    // Whether or not it is known to be committed.
+    app.wake.wake(Queue::Updates);
+    let kept = written.unwrap_or(Err(sqlx::Error::PoolTimedOut)).inspect_err(|error| {
+        tracing::error!(%error, updates = batch.len(), "updates could not be stored; Telegram will send them again");
+    })?;
+    let fate = |arrival: &Arrival| match kept.contains(&arrival.update_id) {
+        true => Stored::Kept,
+        false => Stored::ChatFull,
+    };
+    Ok(batch.iter().map(fate).collect())
 }
 
 /// Inserts a batch and returns the ids that are now in the inbox.

@@ -21,7 +21,7 @@ use super::pace::Pace;
 use crate::app::App;
 use crate::floor::{self, Floor};
 use crate::replica::Replica;
-use crate::slots::{Held, Slots, bounded, ids};
+use crate::slots::{GATHER, Held, Slots, bounded, ids};
 use crate::wake::Queue;
 
 /// Calls under way at once.
@@ -210,5 +210,7 @@ async fn record(app: App, replica: Replica, held: Held<(i64, i32)>, mut ends: mp
         }
         // The chats' next calls may go out now.
         app.wake.wake_here(Queue::Outbox);
+        // Nobody waits for it, so the next statement finds more.
+        tokio::time::sleep(GATHER).await;
     }
 }

@@ -15,6 +15,10 @@ pub use media::Media;
 /// The kinds that Telegram is asked for (`allowed_updates`): exactly the fields of [`Update`].
 pub const ALLOWED_UPDATES: [&str; 4] = ["message", "edited_message", "callback_query", "my_chat_member"];
 
+/// The highest of the numbers that stand for no chat (see [`place`]). Telegram's have at most 52 significant bits (Bot API,
+/// "Chat"), so they are none of its own; and JavaScript can still count them.
+const NO_CHAT: i64 = -(1 << 52);
+
 /// One update; of the optional parts Telegram sets exactly one.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Update {
@@ -164,13 +168,13 @@ pub struct ChatMember {
 }
 
 impl Update {
-    /// The chat in whose order the update is handled; 0 where there is none.
-    pub fn chat_id(&self) -> i64 {
+    /// The chat in whose order the update is handled, if it belongs to one.
+    pub fn chat_id(&self) -> Option<i64> {
         let message = self.message.as_ref().or(self.edited_message.as_ref()).map(|m| m.chat.id);
         let pressed = self.callback_query.as_ref();
         let pressed = pressed.map(|q| q.message.as_ref().map_or(q.from.id, |m| m.chat.id));
         let member = self.my_chat_member.as_ref().map(|m| m.chat.id);
-        message.or(pressed).or(member).unwrap_or(0)
+        message.or(pressed).or(member)
     }
 }
 
@@ -194,7 +198,20 @@ pub fn parse(body: &[u8]) -> serde_json::Result<Update> {
 ///
 /// What cannot be read is kept all the same. If not even an id can be found, one is made from the body: negative, which
 /// Telegram's never are, and the same for the same bytes, so that a redelivery is recognised.
+///
+/// What belongs to no chat has no order to keep, so each gets a number of its own in place of a chat's: in one queue, a flood of
+/// them would be handled one by one, and Telegram be told to wait. It is negative, so nobody is written to there.
 pub fn place(body: &[u8]) -> (i64, i64) {
+    let (update_id, chat_id) = found(body);
+    (update_id, chat_id.unwrap_or_else(|| NO_CHAT - update_id.rem_euclid(-NO_CHAT)))
+}
+
+/// A number of the inbox as the chat that it is; none where [`place`] made it.
+pub fn chat_of(chat_id: i64) -> Option<i64> {
+    (chat_id > NO_CHAT).then_some(chat_id)
+}
+
+fn found(body: &[u8]) -> (i64, Option<i64>) {
     #[derive(Deserialize)]
     struct Id {
         update_id: i64,
@@ -203,12 +220,12 @@ pub fn place(body: &[u8]) -> (i64, i64) {
         return (update.update_id, update.chat_id());
     }
     if let Ok(Id { update_id }) = serde_json::from_str(&String::from_utf8_lossy(body)) {
-        return (update_id, 0);
+        return (update_id, None);
     }
     let digest = Sha256::digest(body);
     let mut first = [0; 8];
     first.copy_from_slice(&digest[..8]);
-    (i64::from_be_bytes(first) | i64::MIN, 0)
+    (i64::from_be_bytes(first) | i64::MIN, None)
 }
 
 #[cfg(test)]
@@ -247,10 +264,29 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_has_a_place_too() {
-        assert_eq!(place(br#"{"update_id":9,"message":"nonsense"}"#), (9, 0));
+        let (id, chat) = place(br#"{"update_id":9,"message":"nonsense"}"#);
+        assert_eq!((id, chat_of(chat)), (9, None));
         let (id, chat) = place(b"nonsense");
         assert!(id < 0);
         assert_eq!((id, chat), place(b"nonsense"));
         assert_ne!(id, place(b"other").0);
+    }
+
+    #[test]
+    fn what_belongs_to_no_chat_waits_for_no_other_and_is_taken_for_no_chat() {
+        let mut seen = std::collections::BTreeSet::new();
+        for id in [0, 1, 2, 900_000_001, -1, i64::MAX, i64::MIN] {
+            for fields in ["", r#","message":7"#, r#","inline_query":{"id":"1"}"#] {
+                let (found, chat) = place(format!("{{\"update_id\":{id}{fields}}}").as_bytes());
+                assert_eq!((found, chat_of(chat)), (id, None));
+                assert!(chat < 0 && chat > -(1 << 53), "{chat}");
+                seen.insert(chat);
+            }
+        }
+        // Telegram's stay apart; of those that it never gives, the lowest falls on 0 and the highest on -1.
+        assert_eq!(seen.len(), 5);
+        // The largest group there can be.
+        assert_eq!(chat_of(-1_997_852_516_352), Some(-1_997_852_516_352));
+        assert_eq!(chat_of(-(1 << 52) + 1), Some(-(1 << 52) + 1));
     }
 }

@@ -7,6 +7,7 @@ use tracing::Instrument;
 use super::admission;
 use super::agent_client::{AgentClient, AgentError};
 use super::feed::{Fed, Feed};
+use super::outage::outlast;
 use super::refusal::Refusal;
 use super::relay::ClaimLost;
 use super::request;
@@ -49,7 +50,7 @@ pub async fn ask(app: &App, replica: &Replica, turn: &Claimed) -> Result<Result<
     if let Some(why) = &turn.agent_paused {
         return Ok(Err(Refusal::paused(turn, why)));
     }
-    let tools = match admission::admit(app, replica, turn).await {
+    let tools = match admission::admit(app, replica, turn, &client).await {
         Ok(tools) => tools,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -66,7 +67,9 @@ pub async fn ask(app: &App, replica: &Replica, turn: &Claimed) -> Result<Result<
         if turn.asked {
             return Ok(Err(Refusal::unknown("asked before, by a replica that died".into())));
         }
-        match store::mark_asked(&app.db, replica.id(), turn).await {
+        // The mark may be made twice.
+        let mark = |_| store::mark_asked(&app.db, replica.id(), turn);
+        match outlast(replica, "marking a turn as asked", mark).await {
             Ok(true) => {}
             Ok(false) => return Err(ClaimLost),
             Err(error) => return Ok(Err(Refusal::internal(&error.to_string()))),

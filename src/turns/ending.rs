@@ -7,7 +7,7 @@ use teloxide_core::payloads::DeleteMessage;
 use teloxide_core::types::{ChatId, MessageId};
 use tracing::{Span, warn};
 
-use super::outcome::{self, Outcome, Status};
+use super::outcome::{self, End, Finished, Outcome, Status};
 use super::relay::{ClaimLost, Relay};
 use crate::database;
 use crate::eyes::metrics;
@@ -63,10 +63,10 @@ impl Relay {
         self.settle().await;
         let mut wait = Duration::from_millis(200);
         // Until the outcome is stored the turn is claimed and its chat waits.
-        loop {
+        let finished = loop {
             match bounded(self.try_finish(ending)).await {
-                Ok(true) => break,
-                Ok(false) => return Err(ClaimLost),
+                Ok(Some(finished)) => break finished,
+                Ok(None) => return Err(ClaimLost),
                 Err(error) if self.replica.lost().is_cancelled() => {
                     warn!(%error, "an answer could not be stored, and the claim is lost anyway");
                     return Err(ClaimLost);
@@ -75,17 +75,20 @@ impl Relay {
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_secs(5));
-        }
+        };
         metrics::turn_ended(self.turn.kind, ending.outcome.status, self.turn.age + self.began.elapsed());
         note(&ending.outcome);
         self.app.wake.wake(Queue::Outbox);
+        if finished.awaited {
+            self.app.wake.wake_here(Queue::Turns);
+        }
         if ending.outcome.pending {
             self.app.wake.wake(Queue::Pending);
         }
         Ok(())
     }
 
-    async fn try_finish(&self, ending: &Ending) -> sqlx::Result<bool> {
+    async fn try_finish(&self, ending: &Ending) -> sqlx::Result<Option<Finished>> {
         let (replica, turn) = (self.replica.id(), &self.turn);
         let text: Vec<Call> = (0..ending.parts.len()).map(|index| self.message(ending, index)).collect();
         let without_beginning = || {
@@ -93,14 +96,12 @@ impl Relay {
             text.chain(&ending.files).cloned().collect::<Vec<Call>>()
         };
         if self.first_piece.is_none() && !self.unsure {
-            let mut conn = self.app.db.acquire().await?;
-            let calls = without_beginning();
-            return Ok(outcome::finish(&mut conn, replica, turn, &ending.outcome, &calls).await?.is_some());
+            let end = End::of(turn, &ending.outcome, without_beginning());
+            return self.ends.run(end).await;
         }
         let mut tx = database::begin(&self.app.db).await?;
-        let Some(finished) = outcome::finish(&mut tx, replica, turn, &ending.outcome, &[]).await? else {
-            return Ok(false);
-        };
+        let end = End::of(turn, &ending.outcome, Vec::new());
+        let Some(Some(finished)) = outcome::finish(&mut tx, replica, &[end]).await?.pop() else { return Ok(None) };
         let rest = match (finished.first_piece, text.split_first()) {
             (None, _) => without_beginning(),
             (Some(row), None) => {
@@ -116,7 +117,8 @@ impl Relay {
             outbox::enqueue(&mut tx, call).await?;
         }
         tx.commit().await?;
-        Ok(true)
+        // More may wait by now than did when the transaction began.
+        Ok(Some(Finished { awaited: true, ..finished }))
     }
 
     /// Makes the first piece the first part of the final text.

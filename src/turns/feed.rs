@@ -19,7 +19,7 @@ use super::store;
 use super::uploads::Uploads;
 
 /// How long an agent may be away before its turn is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The wait before the first try again.
 const FIRST_WAIT: Duration = Duration::from_millis(250);

@@ -10,6 +10,8 @@ mod drafts;
 mod ending;
 mod feed;
 mod forgetting;
+pub mod handover;
+mod outage;
 pub mod outcome;
 pub mod pending;
 pub mod queue;

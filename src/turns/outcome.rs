@@ -1,11 +1,15 @@
 //! How turns end, as rows: what became of them, what is left to say, and what is given back to whoever asked.
 
+use std::collections::{HashMap, HashSet};
+
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
+use uuid::Uuid;
 
 use super::store::Claimed;
 use crate::storable;
-use crate::telegram::outbox::{Call, FileSource};
+use crate::telegram::outbox::Call;
+use crate::together::lock_timeout;
 use crate::trace;
 
 /// How a turn ended.
@@ -60,69 +64,130 @@ impl Outcome {
     }
 }
 
+/// What a turn ends with.
+#[derive(Debug, Clone)]
+pub struct End {
+    id: Uuid,
+    attempt: i32,
+    outcome: Outcome,
+    messages: Vec<Call>,
+    trace_context: Option<String>,
+}
+
+impl End {
+    /// Of this claim; `messages` go into the outbox, in their order.
+    pub fn of(turn: &Claimed, outcome: &Outcome, messages: Vec<Call>) -> Self {
+        Self { id: turn.id, attempt: turn.attempt, outcome: outcome.clone(), messages, trace_context: trace::here() }
+    }
+}
+
 /// A turn that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finished {
     /// The outbox row of its first piece, as the database knows it.
     pub first_piece: Option<i64>,
+    /// Whether another one waits for its end. One that is queued at this moment is not seen: a poll finds it, within half a second.
+    pub awaited: bool,
 }
 
-/// Ends a turn and puts new messages into the outbox, in one statement. `None`: the claim is lost, and
+/// Gives the messages of those turns of `ended` that say `refund` back to their senders' counts, and to the visitors'.
+macro_rules! give_back {
+    () => {
+        "visits as (
+           select agent_id, user_id, sum(messages) as messages from ended where refund and role = 'visitor' group by 1, 2),
+         counts as (
+           select user_id, day, sum(counted) as counted from ended where refund and counted > 0 group by 1, 2),
+         -- First the visits, then the counts, and each in the order in which messages lock them: otherwise the two may wait for each
+         -- other for ever.
+         visit as materialized (
+           select v.agent_id, v.user_id, s.messages from visitors v join visits s using (agent_id, user_id)
+            order by v.agent_id, v.user_id for update of v),
+         unvisited as (
+           update visitors v set messages = greatest(v.messages - s.messages, 0),
+                  messages_today = greatest(v.messages_today - (
+                    select coalesce(sum(e.messages), 0) from ended e
+                     where e.refund and e.role = 'visitor' and e.agent_id = v.agent_id and e.user_id = v.user_id and e.day = v.day), 0)
+             from visit s where v.agent_id = s.agent_id and v.user_id = s.user_id returning 1),
+         count as materialized (
+           select u.user_id, u.day, s.counted from usage u join counts s using (user_id, day)
+            where (select count(*) from unvisited) >= 0 order by u.user_id, u.day for update of u),
+         refunded as (
+           update usage u set messages = greatest(u.messages - s.counted, 0) from count s
+            where u.user_id = s.user_id and u.day = s.day)"
+    };
+}
+
+/// Ends turns and puts their messages into the outbox, all in one statement. Of each in the order given; `None`: the claim is lost, and
 /// nothing was done. A turn that failed keeps its request for another try, and its message is given back to the user if
 /// nothing came of it.
-pub async fn finish(
-    conn: &mut PgConnection,
-    replica: i64,
-    turn: &Claimed,
-    outcome: &Outcome,
-    messages: &[Call],
-) -> sqlx::Result<Option<Finished>> {
-    let methods: Vec<&str> = messages.iter().map(|call| call.method.as_str()).collect();
-    let payloads: Vec<&str> = messages.iter().map(|call| call.payload.as_str()).collect();
-    let files: Vec<Option<sqlx::types::Json<&FileSource>>> =
-        messages.iter().map(|call| call.file.as_ref().map(sqlx::types::Json)).collect();
-    let row = sqlx::query(
-        "with ended as (
-           update turns set done = true, claimed_by = null, status = $4, error = $5, prompt_tokens = $6,
-                  completion_tokens = $7, cost = $8, ended_at = now(),
-                  request = case when $4 in ('failed', 'unknown') then request else '' end
-            where id = $1 and claimed_by = $2 and attempt = $3 and not done
-            returning bot_id, chat_id, agent_id, user_id, role, counted, cardinality(message_ids) as messages, first_piece,
-                      (created_at at time zone 'utc')::date as day),
+pub async fn finish(conn: &mut PgConnection, replica: i64, ends: &[End]) -> sqlx::Result<Vec<Option<Finished>>> {
+    // One that was given up may still wait when it is tried again: its messages would be said twice.
+    let mut ids = HashSet::new();
+    let once: Vec<&End> = ends.iter().filter(|end| ids.insert(end.id)).collect();
+    macro_rules! column {
+        ($value:expr) => {
+            once.iter().map($value).collect::<Vec<_>>()
+        };
+    }
+    let said: Vec<(&End, &Call)> =
+        once.iter().flat_map(|end| end.messages.iter().map(move |call| (*end, call))).collect();
+    macro_rules! said {
+        ($value:expr) => {
+            said.iter().map($value).collect::<Vec<_>>()
+        };
+    }
+    let rows = sqlx::query(concat!(
+        // Not `not done`: a plan that was made when few turns were open would read all that are, and all dead ones among them.
+        "with patience as materialized (select set_config('lock_timeout', $16, true)),
+         ended as (
+           update turns t set done = true, claimed_by = null, status = e.status, error = e.error, prompt_tokens = e.prompt_tokens,
+                  completion_tokens = e.completion_tokens, cost = e.cost, ended_at = now(),
+                  request = case when e.status in ('failed', 'unknown') then t.request else '' end
+             from unnest($2::uuid[], $3::int4[], $4::text[], $5::text[], $6::int8[], $7::int8[], $8::float8[], $9::bool[], $10::bool[])
+                  e (id, attempt, status, error, prompt_tokens, completion_tokens, cost, refund, pending), patience
+            where t.id = e.id and t.claimed_by = $1 and t.attempt = e.attempt and t.done is not true
+            returning t.id, t.bot_id, t.chat_id, t.agent_id, t.user_id, t.role, t.counted, cardinality(t.message_ids) as messages,
+                      t.first_piece, (t.created_at at time zone 'utc')::date as day, e.refund, e.pending),
          said as (
            insert into outbox (bot_id, chat_id, method, payload, file, kind, trace_context)
-           select e.bot_id, e.chat_id, m.method, m.payload::json, m.file, 'reply', $14
-             from ended e, unnest($10::text[], $11::text[], $12::jsonb[]) with ordinality m (method, payload, file, place)
+           select e.bot_id, e.chat_id, m.method, m.payload::json, m.file, 'reply', m.trace_context
+             from unnest($11::uuid[], $12::text[], $13::text[], $14::jsonb[], $15::text[]) with ordinality
+                  m (turn_id, method, payload, file, trace_context, place)
+             join ended e on e.id = m.turn_id
             order by m.place),
          to_pull as (
-           update agents a set pull_at = now() from ended e where $13 and a.id = e.agent_id),
-         -- First the visit, then the count, as a message does: otherwise the two may wait for each other for ever.
-         unvisited as (
-           update visitors v set messages = greatest(v.messages - e.messages, 0),
-                  messages_today = greatest(v.messages_today - case when v.day = e.day then e.messages else 0 end, 0)
-             from ended e where $9 and e.role = 'visitor' and v.agent_id = e.agent_id and v.user_id = e.user_id returning 1),
-         refunded as (
-           update usage u set messages = greatest(u.messages - e.counted, 0) from ended e
-            where $9 and e.counted > 0 and (select count(*) from unvisited) >= 0 and u.user_id = e.user_id and u.day = e.day)
-         select first_piece from ended",
-    )
-    .bind(turn.id)
+           update agents a set pull_at = now() where a.id = any(array(select e.agent_id from ended e where e.pending))),
+         ",
+        give_back!(),
+        "
+         select id, first_piece,
+                exists (select from turns n where n.bot_id = e.bot_id and n.chat_id = e.chat_id and n.agent_id = e.agent_id
+                           and not n.done and n.id <> e.id) as awaited
+           from ended e",
+    ))
     .bind(replica)
-    .bind(turn.attempt)
-    .bind(outcome.status.as_str())
-    .bind(outcome.error.as_deref().map(storable::reason))
-    .bind(outcome.prompt_tokens)
-    .bind(outcome.completion_tokens)
-    .bind(outcome.cost)
-    .bind(outcome.refund)
-    .bind(&methods)
-    .bind(&payloads)
-    .bind(&files)
-    .bind(outcome.pending)
-    .bind(trace::here())
-    .fetch_optional(conn)
+    .bind(column!(|end| end.id))
+    .bind(column!(|end| end.attempt))
+    .bind(column!(|end| end.outcome.status.as_str()))
+    .bind(column!(|end| end.outcome.error.as_deref().map(storable::reason)))
+    .bind(column!(|end| end.outcome.prompt_tokens))
+    .bind(column!(|end| end.outcome.completion_tokens))
+    .bind(column!(|end| end.outcome.cost))
+    .bind(column!(|end| end.outcome.refund))
+    .bind(column!(|end| end.outcome.pending))
+    .bind(said!(|(end, _)| end.id))
+    .bind(said!(|(_, call)| call.method.as_str()))
+    .bind(said!(|(_, call)| call.payload.as_str()))
+    .bind(said!(|(_, call)| call.file.as_ref().map(sqlx::types::Json)))
+    .bind(said!(|(end, _)| end.trace_context.as_deref()))
+    .bind(lock_timeout(once.len()))
+    .fetch_all(conn)
     .await?;
-    Ok(row.map(|row| Finished { first_piece: row.get("first_piece") }))
+    let ended: HashMap<Uuid, Finished> = rows
+        .iter()
+        .map(|row| (row.get("id"), Finished { first_piece: row.get("first_piece"), awaited: row.get("awaited") }))
+        .collect();
+    Ok(ends.iter().map(|end| ended.get(&end.id).copied()).collect())
 }
 
 /// Ends the turns of a chat that no agent was ever asked, queued until `until`, as nothing can be sent there; their messages
@@ -133,7 +198,7 @@ pub async fn cancel_unbegun(
     why: &str,
     until: Option<DateTime<Utc>>,
 ) -> sqlx::Result<i64> {
-    sqlx::query_scalar(
+    sqlx::query_scalar(concat!(
         "with open as materialized (
            select id from turns where bot_id = $1 and chat_id = $2 and not done and claimed_by is null and attempt = 0
               and kind not in ('forget', 'reset') and created_at <= coalesce($4, now()) for update skip locked),
@@ -141,21 +206,12 @@ pub async fn cancel_unbegun(
            update turns t set done = true, status = 'cancelled', error = $3, ended_at = now(), request = ''
              from open where t.id = open.id
            returning t.agent_id, t.user_id, t.role, t.counted, cardinality(t.message_ids) as messages,
-                     (t.created_at at time zone 'utc')::date as day),
-         visits as (select agent_id, user_id, sum(messages) as messages from ended where role = 'visitor' group by 1, 2),
-         counts as (select user_id, day, sum(counted) as counted from ended where counted > 0 group by 1, 2),
-         -- First the visit, then the count: see `finish`.
-         unvisited as (
-           update visitors v set messages = greatest(v.messages - s.messages, 0),
-                  messages_today = greatest(v.messages_today - (
-                    select coalesce(sum(e.messages), 0) from ended e
-                     where e.role = 'visitor' and e.agent_id = v.agent_id and e.user_id = v.user_id and e.day = v.day), 0)
-             from visits s where v.agent_id = s.agent_id and v.user_id = s.user_id returning 1),
-         refunded as (
-           update usage u set messages = greatest(u.messages - s.counted, 0) from counts s
-            where (select count(*) from unvisited) >= 0 and u.user_id = s.user_id and u.day = s.day)
+                     (t.created_at at time zone 'utc')::date as day, true as refund),
+         ",
+        give_back!(),
+        "
          select count(*) from ended",
-    )
+    ))
     .bind(bot_id)
     .bind(chat_id)
     .bind(storable::reason(why))

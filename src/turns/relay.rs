@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, debug, warn};
 
 use super::drafts::Drafts;
+use super::outcome::{End, Finished};
 use super::status::put_below;
 use super::store::{self, Claimed};
 use crate::app::App;
@@ -26,6 +27,7 @@ use crate::telegram::outbox::{self, Call, method_name};
 use crate::telegram::text::{Buttons, edit_message, send_message};
 use crate::telegram::verdict::{Verdict, judge};
 use crate::telegram::{api, texts};
+use crate::together::Together;
 use crate::wake::Queue;
 
 /// An answer that is whole by then goes out whole.
@@ -61,6 +63,9 @@ pub struct View<'a> {
     pub stoppable: bool,
 }
 
+/// The way to end turns that say all they have to say at once: together with others.
+pub type Ends = Together<End, Option<Finished>>;
+
 /// A turn's answer on its way into the chat.
 pub struct Relay {
     pub(super) app: App,
@@ -88,11 +93,12 @@ pub struct Relay {
     unreachable: bool,
     /// Whether a commit's outcome is not known, so that only the database knows `first_piece`.
     pub(super) unsure: bool,
+    pub(super) ends: Ends,
 }
 
 impl Relay {
     /// Goes on where a dead replica left off, if the turn has a first piece.
-    pub fn new(app: App, replica: Replica, turn: Claimed) -> Self {
+    pub fn new(app: App, replica: Replica, turn: Claimed, ends: Ends) -> Self {
         let drafts = Drafts::wanted(app.config.stream_mode, turn.place, turn.id);
         Self {
             first_piece: turn.first_piece,
@@ -111,6 +117,7 @@ impl Relay {
             gone: false,
             unreachable: false,
             unsure: false,
+            ends,
         }
     }
 

@@ -1,51 +1,79 @@
 //! Runs turns: in order per (chat, agent), as many at once as there are.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info_span, warn};
+use uuid::Uuid;
 
 use super::answering::{self, Work};
 use super::forgetting;
-use super::relay::{ClaimLost, Relay};
-use super::stopping::{Stops, UnderWay};
+use super::handover::{Taken, Taking};
+use super::outcome::{self, End};
+use super::relay::{ClaimLost, Ends, Relay};
+use super::stopping::Stops;
 use super::store::{self, Claimed, Kind};
 use crate::app::App;
 use crate::floor::{self, Floor};
 use crate::replica::Replica;
-use crate::slots::{Slots, bounded, ids};
+use crate::slots::{Held, Slots, bounded};
+use crate::together::{Sharing, Together};
 use crate::trace;
 use crate::wake::Queue;
 
 /// Turns under way at once; each waits for its agent nearly all the time.
-const PARALLEL: usize = 5_000;
+pub(super) const PARALLEL: usize = 5_000;
+/// How long to wait for one of that many to end.
+const FULL_WAIT: Duration = Duration::from_millis(20);
 /// Turns claimed at once.
 const BATCH: usize = 64;
 const POLL: Duration = Duration::from_millis(500);
 
+/// What the turns of one runner share.
+#[derive(Clone)]
+struct Runner {
+    app: App,
+    replica: Replica,
+    stop: CancellationToken,
+    stops: Stops,
+    ends: Ends,
+}
+
 /// Runs turns until `stop`, then hands back those under way: an agent goes on by itself, and whoever claims the turn next
 /// attaches to it.
-pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
-    let (stops, floor) = (Stops::default(), Floor::default());
+pub async fn run(app: &App, replica: &Replica, taking: Taking, stop: &CancellationToken) {
+    let (db, id) = (app.db.clone(), replica.id());
+    let ends = Together::start(Sharing::Gathering, move |ends: Arc<[End]>| {
+        let db = db.clone();
+        async move { bounded(async { outcome::finish(&mut *db.acquire().await?, id, &ends).await }).await }
+    });
+    let runner =
+        Runner { app: app.clone(), replica: replica.clone(), stop: stop.clone(), stops: Stops::default(), ends };
+    let floor = Floor::default();
+    let Taking { turns, held } = taking;
     tokio::select! {
-        () = claim_and_run(app, replica, stop, &stops, &floor) => {}
+        _ = async { tokio::join!(claim_and_run(&runner, &held, &floor), run_taken(&runner, &held, turns)) } => {}
         () = floor.keep(|from| floor::lowest_free(&app.db, floor::TURNS, app.bot_id, from)) => {}
         // Until the last turn has ended: one that is to be stopped need not wait for another replica.
-        () = stops.watch(app, replica) => {}
+        () = runner.stops.watch(app, replica) => {}
     }
 }
 
-async fn claim_and_run(app: &App, replica: &Replica, stop: &CancellationToken, stops: &Stops, floor: &Floor) {
-    let mut slots = Slots::new(PARALLEL);
+async fn claim_and_run(runner: &Runner, held: &Held<(Uuid, i32)>, floor: &Floor) {
+    let Runner { app, replica, stop, .. } = runner;
+    let mut slots = Slots::holding(PARALLEL, held.clone());
     while !stop.is_cancelled() {
-        if let Some(held) = slots.due() {
-            slots.looked("turns", bounded(store::release_strays(&app.db, replica.id(), &ids(held))).await);
+        if slots.due().is_some() {
+            slots.looked("turns", bounded(release_strays(app, replica, held)).await);
         }
-        let free = slots.free().min(BATCH);
+        slots.clear();
+        let free = PARALLEL.saturating_sub(held.count()).min(BATCH);
         if free == 0 {
-            slots.one_ends().await;
+            tokio::time::sleep(FULL_WAIT).await;
             continue;
         }
         let claim = store::claim(&app.db, replica.id(), app.bot_id, free as i64, floor.get());
@@ -53,10 +81,7 @@ async fn claim_and_run(app: &App, replica: &Replica, stop: &CancellationToken, s
         floor.claimed(turns.iter().map(|turn| turn.position));
         let more = turns.len() == free;
         for turn in turns {
-            let (turn_id, attempt) = (turn.id, turn.attempt);
-            let under_way = stops.enter(turn.id, turn.attempt, turn.cancel_requested);
-            let run = run_one(app.clone(), replica.clone(), turn, stop.clone(), under_way);
-            slots.spawn((turn_id, attempt), run);
+            slots.spawn((turn.id, turn.attempt), run_one(runner.clone(), turn));
         }
         if more {
             continue;
@@ -69,29 +94,63 @@ async fn claim_and_run(app: &App, replica: &Replica, stop: &CancellationToken, s
     slots.all_end().await;
 }
 
-async fn run_one(app: App, replica: Replica, turn: Claimed, stop: CancellationToken, under_way: UnderWay) {
+/// Gives back what is claimed in this replica's name and not in hand. The rows are read first: while this looks, handlers take turns up,
+/// whose keys are in hand before their rows are there.
+async fn release_strays(app: &App, replica: &Replica, held: &Held<(Uuid, i32)>) -> sqlx::Result<u64> {
+    let claimed = store::claimed_by(&app.db, replica.id()).await?;
+    let strays: Vec<_> = claimed.into_iter().filter(|key| !held.has(key)).collect();
+    if strays.is_empty() {
+        return Ok(0);
+    }
+    store::release(&app.db, replica.id(), &strays).await
+}
+
+/// Runs the turns that come into being claimed.
+async fn run_taken(runner: &Runner, held: &Held<(Uuid, i32)>, mut turns: mpsc::Receiver<Taken>) {
+    let mut slots = Slots::holding(PARALLEL, held.clone());
+    loop {
+        tokio::select! {
+            Some(Taken { turn, hold }) = turns.recv() => slots.spawn_held(hold, run_one(runner.clone(), turn)),
+            () = runner.stop.cancelled() => break,
+        }
+        slots.clear();
+    }
+    // Those that were prepared before still come.
+    turns.close();
+    while let Some(Taken { turn, hold }) = turns.recv().await {
+        hand_back(&runner.app, &runner.replica, &turn, Duration::ZERO, false).await;
+        drop(hold);
+    }
+    slots.all_end().await;
+}
+
+async fn run_one(runner: Runner, turn: Claimed) {
+    let Runner { app, replica, stop, stops, ends } = runner;
+    let under_way = stops.enter(turn.id, turn.attempt, turn.cancel_requested);
     let span = info_span!("turn", turn.id = %turn.id, agent.id = turn.agent_id, chat.id = turn.place.chat_id);
     trace::follow(&span, turn.trace_context.as_deref());
     async {
         let work = Work { app: &app, replica: &replica, turn: &turn, stop: &stop, stopped: under_way.stopped() };
-        match AssertUnwindSafe(drive(&work)).catch_unwind().await {
+        match AssertUnwindSafe(drive(&work, ends)).catch_unwind().await {
             Ok(Ok(())) => {}
-            Ok(Err(ClaimLost)) => warn!("the turn's claim was lost; letting go"),
+            Ok(Err(ClaimLost)) => {
+                warn!("the turn's claim was lost; letting go");
+                // It may have ended all the same, and another one wait for that.
+                app.wake.wake_here(Queue::Turns);
+            }
             Err(_) => {
                 error!("running the turn panicked; trying again");
                 // Not before an edit that may be under way is over.
                 hand_back(&app, &replica, &turn, replica.call_timeout(), true).await;
             }
         }
-        // The next turn of this chat and agent may be free now.
-        app.wake.wake_here(Queue::Turns);
     }
     .instrument(span)
     .await;
 }
 
-async fn drive(work: &Work<'_>) -> Result<(), ClaimLost> {
-    let mut relay = Relay::new(work.app.clone(), work.replica.clone(), work.turn.clone());
+async fn drive(work: &Work<'_>, ends: Ends) -> Result<(), ClaimLost> {
+    let mut relay = Relay::new(work.app.clone(), work.replica.clone(), work.turn.clone(), ends);
     match work.turn.kind {
         Kind::Message | Kind::Hello => answering::drive(work, &mut relay).await,
         Kind::Reset | Kind::Forget => forgetting::drive(work, &mut relay).await,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use baal_protocol::Role;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
 
@@ -131,22 +132,10 @@ pub struct Claimed {
     pub trace_context: Option<String>,
 }
 
-/// Claims up to `limit` turns with positions from `floor` on, of each (chat, agent) the oldest open one; one that waits for an agent to come back, to forget,
-/// holds up nobody. See [`crate::telegram::inbox::claim`] for why
-/// the conditions stand on the locked row.
-pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64, floor: i64) -> sqlx::Result<Vec<Claimed>> {
-    let rows = sqlx::query(
-        "with c as materialized (
-           select t.id from turns t
-            where not t.done and t.claimed_by is null and t.run_at <= now() and t.bot_id = $2 and t.position >= $4
-              and not exists (select from turns p where p.bot_id = t.bot_id and p.chat_id = t.chat_id
-                                 and p.agent_id = t.agent_id and p.position < t.position and not p.done
-                                 and (p.kind <> 'forget' or p.claimed_by is not null or p.run_at <= now()))
-              and exists (select from replicas where id = $1 and expires_at > now())
-            order by t.position limit $3 for update of t skip locked)
-         update turns q set claimed_by = $1, attempt = q.attempt + 1, started_at = coalesce(q.started_at, now())
-           from agents a where q.id = any(array(select c.id from c)) and a.id = q.agent_id
-         returning q.id, q.position, q.bot_id, q.chat_id, q.thread_id, q.kind, q.user_id, q.role, q.tools, q.edit_of,
+/// What [`Claimed::of_row`] reads of `q` (the turn) and `a` (its agent).
+macro_rules! claimed_columns {
+    () => {
+        "q.id, q.position, q.bot_id, q.chat_id, q.thread_id, q.kind, q.user_id, q.role, q.tools, q.edit_of,
                    q.kind = 'message' and q.counted = 0 and (a.deployed_key = 0 or a.wanted_key = 0) as uncounted,
                    coalesce((select u.tool_lines from users u where u.id = q.user_id), false) as tool_lines,
                    exists (select from users u where u.id = q.user_id and u.blocked_at is not null) as user_blocked,
@@ -155,17 +144,16 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64, floor: i6
                    exists (select from conversations c where c.bot_id = q.bot_id and c.chat_id = q.chat_id
                               and (c.unreachable_at > q.created_at or c.unreachable_at is not null and q.kind <> 'message'))
                      as unreachable,
-                   q.first_piece, q.trace_context, a.id as agent_id, a.name, a.status, a.paused, a.url, a.external, a.secret, a.protocol",
-    )
-    .bind(replica)
-    .bind(bot_id)
-    .bind(limit)
-    .bind(floor)
-    .fetch_all(db)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Claimed {
+                   q.first_piece, q.trace_context, a.id as agent_id, a.name, a.status, a.paused, a.url, a.external, a.secret, a.protocol"
+    };
+}
+
+pub(super) use claimed_columns;
+
+impl Claimed {
+    /// Of [`claimed_columns`].
+    pub(super) fn of_row(row: &PgRow) -> Self {
+        Self {
             id: row.get("id"),
             position: row.get("position"),
             place: Place { bot_id: row.get("bot_id"), chat_id: row.get("chat_id"), thread_id: row.get("thread_id") },
@@ -195,8 +183,35 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64, floor: i6
             agent_secret: row.get("secret"),
             agent_protocol: row.get("protocol"),
             trace_context: row.get("trace_context"),
-        })
-        .collect())
+        }
+    }
+}
+
+/// Claims up to `limit` turns with positions from `floor` on, of each (chat, agent) the oldest open one; one that waits for an agent to come back, to forget,
+/// holds up nobody. See [`crate::telegram::inbox::claim`] for why
+/// the conditions stand on the locked row.
+pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64, floor: i64) -> sqlx::Result<Vec<Claimed>> {
+    let rows = sqlx::query(concat!(
+        "with c as materialized (
+           select t.id from turns t
+            where not t.done and t.claimed_by is null and t.run_at <= now() and t.bot_id = $2 and t.position >= $4
+              and not exists (select from turns p where p.bot_id = t.bot_id and p.chat_id = t.chat_id
+                                 and p.agent_id = t.agent_id and p.position < t.position and not p.done
+                                 and (p.kind <> 'forget' or p.claimed_by is not null or p.run_at <= now()))
+              and exists (select from replicas where id = $1 and expires_at > now())
+            order by t.position limit $3 for update of t skip locked)
+         update turns q set claimed_by = $1, attempt = q.attempt + 1, started_at = coalesce(q.started_at, now())
+           from agents a where q.id = any(array(select c.id from c)) and a.id = q.agent_id
+         returning ",
+        claimed_columns!(),
+    ))
+    .bind(replica)
+    .bind(bot_id)
+    .bind(limit)
+    .bind(floor)
+    .fetch_all(db)
+    .await?;
+    Ok(rows.iter().map(Claimed::of_row).collect())
 }
 
 /// Notes that a request is about to leave for an agent that cannot recognise a repetition. `false`: the claim is lost.
@@ -289,13 +304,23 @@ pub async fn hand_back_behind(db: &PgPool, replica: i64, turn: &Claimed, wait: D
     Ok(())
 }
 
-/// Gives back what is claimed in this replica's name but not in hand (see [`crate::slots`]).
-pub async fn release_strays(db: &PgPool, replica: i64, held: &[Uuid]) -> sqlx::Result<u64> {
-    let result = sqlx::query("update turns set claimed_by = null where claimed_by = $1 and not done and id <> all($2)")
-        .bind(replica)
-        .bind(held)
-        .execute(db)
-        .await?;
+/// What is claimed in this replica's name: turns, and the attempt.
+pub async fn claimed_by(db: &PgPool, replica: i64) -> sqlx::Result<Vec<(Uuid, i32)>> {
+    sqlx::query_as("select id, attempt from turns where claimed_by = $1 and not done").bind(replica).fetch_all(db).await
+}
+
+/// Gives back what this replica has claimed and does not have in hand (see [`crate::slots`]).
+pub async fn release(db: &PgPool, replica: i64, strays: &[(Uuid, i32)]) -> sqlx::Result<u64> {
+    let (ids, attempts): (Vec<Uuid>, Vec<i32>) = strays.iter().copied().unzip();
+    let result = sqlx::query(
+        "update turns t set claimed_by = null from unnest($2::uuid[], $3::int4[]) s (id, attempt)
+          where t.id = s.id and t.attempt = s.attempt and t.claimed_by = $1 and not t.done",
+    )
+    .bind(replica)
+    .bind(ids)
+    .bind(attempts)
+    .execute(db)
+    .await?;
     Ok(result.rows_affected())
 }
 

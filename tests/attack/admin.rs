@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::harness::Stack;
-use crate::{mutate, scaled, seed};
+use crate::{counted, mutate, scaled, seed};
 
 /// A value that a schema describes, of the examples within.
 fn sample(document: &Value, schema: &Value) -> Value {
@@ -132,5 +132,5 @@ async fn no_request_to_the_api_is_answered_by_a_failure() {
     let panics: Vec<String> = stack.errors().into_iter().filter(|line| line.contains("panicked")).collect();
     assert_eq!(panics, Vec::<String>::new());
     stack.user(2).asks("/help", "What you can do here").await;
-    println!("| mutated admin requests | {asked} asked, {statuses:?} | no 500, no panic |");
+    counted("mutated admin requests", format!("{asked}, {statuses:?}"), "no 500, no panic");
 }

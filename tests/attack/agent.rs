@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::Stack;
-use crate::hostile::{Act, Hostile, MEMORY, SECRET, answered_meanwhile, canary, head, most_memory};
+use crate::hostile::{Act, Hostile, MEMORY, SECRET, answered_meanwhile, canary, head, in_sockets, most_memory};
 
 const MEBIBYTE: u64 = 1024 * 1024;
 
@@ -79,7 +79,8 @@ async fn files_that_lie_are_told_of_in_their_chat_and_lead_nowhere() {
         chat.iter().filter(|m| m.text.contains("could not be fetched") || m.text.contains("larger than")).count();
     // All but those, and the one whose name was no name.
     assert_eq!(told, paths.len() - documents.len() - 1, "{chat:#?}");
-    assert!(hostile.sent("/bad/files/endless") < 80 * MEBIBYTE && hostile.sent("/bad/files/liar") < 16 * MEBIBYTE);
+    let sent = |file| hostile.sent(&format!("/bad/files/{file}")).saturating_sub(in_sockets());
+    assert!(sent("endless") < 64 * MEBIBYTE && sent("liar") < 8 * MEBIBYTE);
     for request in hostile.requests().iter().filter(|request| request.contains("/bad/")) {
         let path = request.split(' ').nth(1).unwrap();
         let known = ["/bad/chat", "/bad/files/", "/bad/pending", "/bad/health", "/bad/version"];
@@ -162,7 +163,9 @@ async fn what_an_agent_says_unasked_fills_nobodys_chat_and_nobodys_memory() {
     );
     let stranger = stack.user(7).messages().await;
     assert_eq!(stranger.iter().filter(|m| m.is_reply()).count(), 1, "the greeting: {stranger:#?}");
-    assert!(hostile.sent("/endless/pending") < 32 * MEBIBYTE, "{}", hostile.sent("/endless/pending"));
+    let sent = hostile.sent("/endless/pending");
+    // It is asked again now and then.
+    assert!(sent < 24 * MEBIBYTE + 3 * in_sockets(), "{sent}");
     let logs = stack.logs().into_iter().map(|log| String::from_utf8_lossy(&std::fs::read(log).unwrap()).into_owned());
     assert!(!logs.collect::<String>().contains("PRIVATE WORDS"), "what cannot be read is in the logs");
     let memory = most_memory(&stack);

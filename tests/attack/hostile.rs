@@ -58,6 +58,15 @@ impl Act {
 
 pub const SSE: &str = "text/event-stream";
 
+/// Bytes that the two sockets of a connection may hold, which were sent and not read.
+pub fn in_sockets() -> u64 {
+    let most = |buffers: &str| -> u64 {
+        let limits = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{buffers}")).unwrap();
+        limits.split_whitespace().next_back().unwrap().parse().unwrap()
+    };
+    most("tcp_rmem") + most("tcp_wmem")
+}
+
 pub fn head(mime: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: {mime}\r\n\r\n")
 }

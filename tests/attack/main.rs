@@ -33,6 +33,11 @@ fn scaled(cases: usize) -> usize {
     (cases * how_many() / 20_000).max(cases)
 }
 
+/// One line of the table of what was tried.
+fn counted(what: &str, tried: impl std::fmt::Display, held: &str) {
+    println!("| {what} | {tried} | {held} |");
+}
+
 /// What a run's random choices follow from: ATTACK_SEED where a run is to be had again.
 fn seed() -> u64 {
     let seed = std::env::var("ATTACK_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().expect("a number"));

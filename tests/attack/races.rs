@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::harness::Stack;
-use crate::seed;
+use crate::{counted, seed};
 
 /// Agents, one of each owner, all at the same time.
 const AGENTS: i64 = 3;
@@ -103,7 +103,8 @@ async fn an_agent_that_is_made_changed_talked_to_and_deleted_at_once_leaves_noth
                 _ => deed(&stack, &api, agent, owner, which).await,
             };
             if let Some(status) = status {
-                assert!(status < 500, "deed {which} got {status}");
+                // Its agent's history is asked to go of an agent that is away: documented as such.
+                assert!(status < 500 || status == 502 && which % 20 == 7, "deed {which} got {status}");
                 *statuses.lock().unwrap().entry(status).or_default() += 1;
             }
         }))
@@ -130,9 +131,6 @@ async fn an_agent_that_is_made_changed_talked_to_and_deleted_at_once_leaves_noth
     for user in 1..=AGENTS {
         stack.user(user).asks("/list", "You have no agents yet.").await;
     }
-    println!(
-        "| races | {} deeds on {AGENTS} agents, {:?} | nothing left behind |",
-        AGENTS as usize * DEEDS,
-        statuses.lock().unwrap()
-    );
+    let deeds = format!("{} deeds on {AGENTS} agents, {:?}", AGENTS as usize * DEEDS, statuses.lock().unwrap());
+    counted("races", deeds, "nothing left behind");
 }

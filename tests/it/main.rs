@@ -19,6 +19,7 @@ mod harness;
 mod invites;
 mod lost_answers;
 mod markdown;
+mod outages;
 mod overview;
 mod pending;
 mod program;

@@ -16,6 +16,7 @@ use crate::admin::Caller;
 use crate::admin::audit::{self, Change};
 use crate::database;
 use crate::telegram::dead::{self, Depth as InboxDepth, Letter};
+use crate::telegram::update;
 use crate::vault::Vault;
 use crate::wake::Queue;
 
@@ -60,7 +61,7 @@ impl DeadLetter {
         Self {
             bot_id: letter.bot_id,
             update_id: letter.update_id,
-            chat_id: letter.chat_id,
+            chat_id: update::chat_of(letter.chat_id).unwrap_or(0),
             kind: letter.kind(vault).map(str::to_owned),
             error: letter.error.clone(),
             failures: letter.failures,

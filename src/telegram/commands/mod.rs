@@ -21,7 +21,7 @@ use sqlx::PgConnection;
 
 pub(super) use self::account::{deletion, holds_key};
 use self::command::Command;
-pub(super) use self::relay::pass_on;
+pub(super) use self::relay::{Passing, pass_on};
 use super::callback::Press;
 use super::conversation::{self, Conversation, Dialogue};
 use super::outbox::{self, Call};

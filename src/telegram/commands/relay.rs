@@ -16,17 +16,30 @@ use crate::telegram::cut::cut;
 use crate::telegram::inbox::Claimed;
 use crate::telegram::texts;
 use crate::telegram::update::{Message, Update};
-use crate::turns::queue::{self, Enqueued, Handles, NewTurn};
+use crate::together::Together;
+use crate::turns::handover::Giving;
+use crate::turns::queue::{self, Enqueued, Entry, Handles, NewTurn, Queued};
 use crate::turns::request::{Part, Request};
 use crate::wake::Queue;
 
 /// How long an album, and a text that the client may have cut, waits for its other parts.
 const OTHER_PARTS: Duration = Duration::from_secs(1);
 
-/// Passes plain words on to the agent being talked to, and ends their update, in one statement: nearly every update is such.
+/// The way of plain words to the turns.
+#[derive(Clone)]
+pub(in crate::telegram) struct Passing {
+    /// Together with others'.
+    pub queue: Together<Entry, Queued>,
+    /// To the runner of this process.
+    pub giving: Giving,
+}
+
+/// Passes plain words on to the agent being talked to, and ends their update, in one statement, which those of other chats share: nearly
+/// every update is such.
 /// `false`: there is more to say or to do, and nothing was done.
 pub(in crate::telegram) async fn pass_on(
     app: &App,
+    passing: &Passing,
     replica: i64,
     claimed: &Claimed,
     update: &Update,
@@ -52,8 +65,19 @@ pub(in crate::telegram) async fn pass_on(
     let asked = Asking { parts: &[part], edit_of: None, album: message.media_group_id.as_deref(), wait };
     let handles = Some(Handles { replica, update: claimed, user });
     let turn = NewTurn { handles, ..asked.turn(app, &speaker, agent) };
-    let queued = queue::enqueue(&mut *app.db.acquire().await?, &app.config.vault, &turn).await?;
-    Ok(matches!(queued, Enqueued::Queued(_)))
+    let mut entry = turn.entry(&app.config.vault);
+    let prepared = if wait.is_zero() { passing.giving.prepare(entry.id()) } else { None };
+    entry.take = prepared.is_some();
+    let Queued { what, taken } = passing.queue.run(entry).await?;
+    let queued = matches!(what, Enqueued::Queued(_));
+    if queued && taken.is_none() {
+        app.wake.wake(Queue::Turns);
+    }
+    // An earlier try whose answer was lost may have done it: then nobody knows whether there is a turn.
+    if let Some(prepared) = prepared.filter(|_| what != Enqueued::ClaimLost) {
+        prepared.settle(taken);
+    }
+    Ok(queued)
 }
 
 /// A message for the agent being talked to.
@@ -183,6 +207,8 @@ async fn ask(
             handler.wake(Queue::Turns);
             return Ok(true);
         }
+        // What is asked here ends no update.
+        Enqueued::ClaimLost => return Ok(false),
         Enqueued::FreeUsedUp => {
             texts::limit_reached(turn.free_limit.unwrap_or_default(), clock::now(handler.conn).await?)
         }

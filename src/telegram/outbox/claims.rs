@@ -193,10 +193,11 @@ pub async fn finish(db: &PgPool, replica: i64, ended: &[Ended]) -> sqlx::Result<
     let errors: Vec<Option<String>> = ended.iter().map(|e| e.error.as_deref().map(storable::reason)).collect();
     let uncertain: Vec<bool> = ended.iter().map(|e| e.uncertain).collect();
     sqlx::query(
+        // Not `not done`: a plan that was made when few calls were open would read all that are, and all dead ones among them.
         "update outbox o set done = true, claimed_by = null, message_id = u.message_id, error = u.error,
                 uncertain = o.uncertain or u.uncertain, ended_at = now(), payload = 'null', file = null
            from unnest($2::int8[], $3::int4[], $4::int8[], $5::text[], $6::bool[]) u (id, attempt, message_id, error, uncertain)
-          where o.id = u.id and o.attempt = u.attempt and o.claimed_by = $1 and not o.done",
+          where o.id = u.id and o.attempt = u.attempt and o.claimed_by = $1 and o.done is not true",
     )
     .bind(replica)
     .bind(&ids)

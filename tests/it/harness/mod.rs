@@ -266,11 +266,12 @@ impl Stack {
     /// Lines of the programs' logs that report errors of their own.
     pub fn errors(&self) -> Vec<String> {
         let logs = self.logs().into_iter().filter(|log| log.file_name().is_some_and(|n| n != "simulators.log"));
+        let bad = |line: &&str| line.contains(" ERROR ") || line.contains("panicked at");
         let lines = logs.flat_map(|log| {
             let text = std::fs::read(log).unwrap();
-            String::from_utf8_lossy(&text).lines().map(str::to_owned).collect::<Vec<_>>()
+            String::from_utf8_lossy(&text).lines().filter(bad).map(str::to_owned).collect::<Vec<_>>()
         });
-        lines.filter(|line| line.contains(" ERROR ") || line.contains("panicked at")).collect()
+        lines.collect()
     }
 
     pub fn logs(&self) -> Vec<PathBuf> {
