@@ -14,6 +14,7 @@ use crate::libertai::LibertAi;
 use crate::ssh;
 use crate::telegram::api::Api;
 use crate::telegram::holds::Holds;
+use crate::telegram::inbox::Handling;
 use crate::telegram::receipts::Receipts;
 use crate::wake::Wake;
 
@@ -29,6 +30,8 @@ pub struct Shared {
     pub db: PgPool,
     /// Wake-ups of the queues.
     pub wake: Wake,
+    /// Who handles updates in this process.
+    pub handling: Handling,
     /// Telegram's Bot API.
     pub telegram: Api,
     /// Those who wait for the ids of sent messages.
@@ -91,6 +94,7 @@ impl App {
             telegram,
             receipts: Receipts::default(),
             holds: Holds::default(),
+            handling: Handling::default(),
             agents_http,
             libertai,
             bot_id,

@@ -17,7 +17,7 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
 use tracing::warn;
 
-pub(crate) use self::columns::columns;
+pub(crate) use self::columns::{columns, list};
 pub use self::trouble::{may_pass, trouble};
 use crate::config::Config;
 

@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod errands;
 pub mod eyes;
 pub mod floor;
+pub mod handover;
 pub mod health;
 pub mod http;
 pub mod init;

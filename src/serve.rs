@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use crate::app::App;
 use crate::backup::held;
 use crate::config::{Config, TelegramMode};
+use crate::handover::handover;
 use crate::replica::Replica;
 use crate::{cloud, database, errands, eyes, http, janitor, jobs, take_back, telegram, turns};
 
@@ -220,11 +221,12 @@ async fn work_registered(app: &App, replica: &Replica, parts: Parts, hold: Hold,
         start!(workers, working, cloud::reconcile::run);
     }
     if parts.workers && hold == Hold::None {
-        let (giving, taking) = turns::handover::handover();
-        start!(workers, working, telegram::dispatcher::run, giving);
-        start!(workers, working, turns::run, taking);
+        let (to_runner, turns) = handover(turns::PARALLEL);
+        let (to_sender, calls) = telegram::sender::inlet(replica);
+        start!(workers, working, telegram::dispatcher::run, to_runner);
+        start!(workers, working, turns::run, (turns, to_sender));
         start!(workers, working, turns::pending::run);
-        start!(workers, working, telegram::sender::run);
+        start!(workers, working, telegram::sender::run, calls);
         start!(workers, working, jobs::worker::run);
         start!(workers, working, errands::worker::run);
         start!(workers, working, cloud::supervisor::supervise);

@@ -117,6 +117,13 @@ pub struct Hold<K: Eq + Hash + Clone> {
     key: K,
 }
 
+impl<K: Eq + Hash + Clone> Hold<K> {
+    /// The row stays in hand until somebody [lets it go](Held::let_go).
+    pub fn keep(self) {
+        self.held.take(self.key.clone());
+    }
+}
+
 impl<K: Eq + Hash + Clone> Drop for Hold<K> {
     fn drop(&mut self) {
         self.held.let_go(&self.key);

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU8, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 struct Inner {
     local: [Notify; QUEUES.len()],
+    /// How often each was woken.
+    rung: [AtomicU64; QUEUES.len()],
     pending: AtomicU8,
     flush: Notify,
     /// Whether another replica could be waiting for what this one writes.
@@ -63,7 +65,7 @@ pub struct Wake(Arc<Inner>);
 impl Wake {
     /// To be called after the commit that put something into `queue`.
     pub fn wake(&self, queue: Queue) {
-        self.0.local[queue as usize].notify_one();
+        self.ring(queue);
         if self.0.others.load(Ordering::Relaxed) {
             self.0.pending.fetch_or(1 << queue as u8, Ordering::Relaxed);
             self.0.flush.notify_one();
@@ -72,7 +74,18 @@ impl Wake {
 
     /// Wakes only this process' worker: for what another replica has no part in, such as a freed slot.
     pub fn wake_here(&self, queue: Queue) {
+        self.ring(queue);
+    }
+
+    fn ring(&self, queue: Queue) {
+        self.0.rung[queue as usize].fetch_add(1, Ordering::Release);
         self.0.local[queue as usize].notify_one();
+    }
+
+    /// How often `queue` was woken. Whoever ends a row by a statement that tells whether others wait for that, asks before and after it:
+    /// if this is not the same, what came meanwhile was not seen by the statement, and may have been claimed in vain before.
+    pub fn rung(&self, queue: Queue) -> u64 {
+        self.0.rung[queue as usize].load(Ordering::Acquire)
     }
 
     /// Says whether other replicas work, so that a lone one spares the database its notifications.
@@ -134,7 +147,7 @@ impl Wake {
             let bits: u8 = heard?.payload().parse().unwrap_or(u8::MAX);
             for queue in QUEUES {
                 if bits & (1 << queue as u8) != 0 {
-                    self.0.local[queue as usize].notify_one();
+                    self.ring(queue);
                 }
             }
         }

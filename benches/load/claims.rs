@@ -258,7 +258,7 @@ impl Flow {
                     End::of(turn, &Outcome::default(), vec![Call::reply(BOT, turn.place.chat_id, &words)])
                 })
                 .collect();
-            let ended = outcome::finish(&mut *self.db.acquire().await?, self.replica, &ends).await?;
+            let (ended, _) = outcome::finish(&mut *self.db.acquire().await?, self.replica, &ends, 0).await?;
             ensure!(ended.iter().all(Option::is_some), "the claim of a turn is lost");
         }
     }

@@ -36,7 +36,6 @@ pub async fn measure(arguments: &Arguments, replicas: u8, length: Duration, tabl
     for _ in 1..number {
         replicas.push(stack.baal(telegram, &["serve"]).await?);
     }
-    stack.people(people, agents.address).await?;
     if let Some(rows) = arguments.history {
         history::fill(&mut stack.conn().await?, rows).await?;
     }
@@ -48,6 +47,8 @@ pub async fn measure(arguments: &Arguments, replicas: u8, length: Duration, tabl
     );
     let mut conn = stack.conn().await?;
     for &users in &arguments.users {
+        // No more agents than there are people: each is listened to, which takes memory.
+        stack.people(users.max(FEWEST_PEOPLE), agents.address).await?;
         let addresses: Vec<_> = replicas.iter().map(|replica| replica.address).collect();
         let (_, _, back) = driver::run(&addresses, ears, users, WARM_UP).await?;
         // As autovacuum does within the first minute; until then plans are made for empty tables.

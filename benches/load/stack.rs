@@ -145,7 +145,7 @@ impl Stack {
         Ok(process)
     }
 
-    /// So many users, each of whom talks to an agent of their own at this address.
+    /// As many users as this, with those that there are; each of them talks to an agent of their own at this address.
     pub async fn people(&self, count: usize, agents: SocketAddr) -> anyhow::Result<()> {
         let vault = Vault::new(&self.key.clone().into()).context("a key")?;
         sqlx::query(

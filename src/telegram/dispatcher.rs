@@ -12,6 +12,7 @@ use sqlx::PgConnection;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
+use uuid::Uuid;
 
 use super::commands::{self, Handler, Passing};
 use super::conversation::Dialogue;
@@ -23,16 +24,19 @@ use crate::causes;
 use crate::database;
 use crate::eyes::metrics::{self, Handling};
 use crate::floor::{self, Floor};
+use crate::handover::{Gate, Giving, handover};
 use crate::replica::Replica;
-use crate::slots::{Slots, bounded, ids};
+use crate::slots::{Held, Slots, bounded};
 use crate::together::{Sharing, Together};
 use crate::trace;
-use crate::turns::handover::Giving;
 use crate::turns::queue::{self, Entry};
+use crate::turns::store as turns;
 use crate::wake::Queue;
 
-/// Handlers at work at once. Each but those that pass words on holds a connection while it runs, so more than the pool has only wait.
-const PARALLEL: usize = 64;
+/// Updates in hand at once. Most handlers only pass words on, together with others; each other one holds a connection while it runs.
+const PARALLEL: usize = 128;
+/// How long to wait for one of that many to end.
+const FULL_WAIT: Duration = Duration::from_millis(5);
 const POLL: Duration = Duration::from_millis(500);
 const SUSPECT_CHECK: Duration = Duration::from_secs(5);
 
@@ -75,37 +79,52 @@ struct Work {
 }
 
 /// Handles updates until `stop`, then until those at work are finished.
-pub async fn run(app: &App, replica: &Replica, giving: Giving, stop: &CancellationToken) {
+pub async fn run(app: &App, replica: &Replica, turns: Giving<(Uuid, i32), turns::Claimed>, stop: &CancellationToken) {
     let floor = Floor::default();
     let db = app.db.clone();
-    let queue = Together::start(Sharing::Gathering, move |entries: Arc<[Entry]>| {
-        let db = db.clone();
-        async move { bounded(async { queue::enqueue_all(&mut *db.acquire().await?, &entries).await }).await }
+    let passing: Passing = Together::start(Sharing::Gathering, move |entries: Arc<[Entry]>| {
+        let (db, turns) = (db.clone(), turns.clone());
+        async move { bounded(queue::enqueue_and_hand_over(&db, &entries, &turns)).await }
     });
-    let passing = Passing { queue, giving };
     let work = Work { app: app.clone(), replica: replica.clone(), passing };
+    let (giving, taking) = handover(PARALLEL);
+    let (gate, held) = (taking.gate.clone(), taking.held.clone());
+    let taken = taking.work(stop, |hold, update: Claimed| {
+        floor.claimed([update.update_id].into_iter());
+        let work = work.clone();
+        async move {
+            handle(work, update).await;
+            drop(hold);
+        }
+    });
+    let _handling = app.handling.begin(replica.id(), giving);
     tokio::select! {
-        () = claim_and_handle(&work, stop, &floor) => {}
+        _ = async { tokio::join!(claim_and_handle(&work, stop, &floor, (gate, held)), taken) } => {}
         () = floor.keep(|from| floor::lowest_free(&app.db, floor::UPDATES, app.bot_id, from)) => {}
     }
 }
 
-async fn claim_and_handle(work: &Work, stop: &CancellationToken, floor: &Floor) {
+async fn claim_and_handle(
+    work: &Work,
+    stop: &CancellationToken,
+    floor: &Floor,
+    (gate, held): (Gate, Held<(i64, i32)>),
+) {
     let Work { app, replica, .. } = work;
-    let mut slots = Slots::new(PARALLEL);
+    let mut slots = Slots::holding(PARALLEL, held.clone());
     let mut suspects_checked = Instant::now();
     while !stop.is_cancelled() {
         if suspects_checked.elapsed() > SUSPECT_CHECK {
             suspects_checked = Instant::now();
-            handle_suspects(work, &mut slots, stop).await;
+            handle_suspects(work, &mut slots, &gate, stop).await;
         }
-        if let Some(held) = slots.due() {
-            slots
-                .looked("updates", bounded(inbox::release_strays(&app.db, replica.id(), app.bot_id, &ids(held))).await);
+        if slots.due().is_some() {
+            slots.looked("updates", bounded(release_strays(app, replica, &gate, &held)).await);
         }
-        let free = slots.free();
+        slots.clear();
+        let free = PARALLEL.saturating_sub(held.count());
         if free == 0 {
-            slots.one_ends().await;
+            tokio::time::sleep(FULL_WAIT).await;
             continue;
         }
         let claim = inbox::claim(&app.db, replica.id(), app.bot_id, free as i64, floor.get());
@@ -126,13 +145,26 @@ async fn claim_and_handle(work: &Work, stop: &CancellationToken, floor: &Floor) 
     slots.all_end().await;
 }
 
+/// Gives back what is claimed in this replica's name and not in hand.
+async fn release_strays(app: &App, replica: &Replica, gate: &Gate, held: &Held<(i64, i32)>) -> sqlx::Result<u64> {
+    let claimed = inbox::claimed_by(&app.db, replica.id(), app.bot_id).await?;
+    match &*gate.strays(held, claimed).await {
+        [] => Ok(0),
+        strays => inbox::release(&app.db, replica.id(), app.bot_id, strays).await,
+    }
+}
+
 /// Handles updates that replicas died of, each while nothing else is at work.
-async fn handle_suspects(work: &Work, slots: &mut Slots<(i64, i32)>, stop: &CancellationToken) {
+async fn handle_suspects(work: &Work, slots: &mut Slots<(i64, i32)>, gate: &Gate, stop: &CancellationToken) {
     let Work { app, replica, .. } = work;
     if !bounded(inbox::has_suspect(&app.db, app.bot_id)).await.unwrap_or(false) {
         return;
     }
+    let _closed = gate.close().await;
     slots.all_end().await;
+    while slots.held().count() > 0 && !stop.is_cancelled() {
+        tokio::time::sleep(FULL_WAIT).await;
+    }
     while !stop.is_cancelled() {
         let claim = inbox::claim_suspect(&app.db, replica.id(), app.bot_id);
         let Some(update) = slots.claim("suspect updates", claim).await.unwrap_or_default().pop() else { return };
@@ -150,14 +182,17 @@ async fn handle(work: Work, update: Claimed) {
         let attempt =
             AssertUnwindSafe(tokio::time::timeout(HANDLER_TIMEOUT, try_handle(&app, &replica, &passing, &update)));
         let failure = match attempt.catch_unwind().await {
-            Ok(Ok(Ok(()))) => None,
-            Ok(Ok(Err(failure))) => Some(failure),
-            Ok(Err(_)) => Some(Failure::Error("the handler took too long".into())),
-            Err(_) => Some(Failure::Error("the handler panicked".into())),
+            Ok(Ok(Ok(awaited))) => {
+                if awaited {
+                    app.wake.wake_here(Queue::Updates);
+                }
+                return;
+            }
+            Ok(Ok(Err(failure))) => failure,
+            Ok(Err(_)) => Failure::Error("the handler took too long".into()),
+            Err(_) => Failure::Error("the handler panicked".into()),
         };
-        if let Some(failure) = failure {
-            settle(&app, &replica, &update, failure).await;
-        }
+        settle(&app, &replica, &update, failure).await;
         // The chat's next update may be free now.
         app.wake.wake_here(Queue::Updates);
     }
@@ -165,15 +200,16 @@ async fn handle(work: Work, update: Claimed) {
     .await;
 }
 
-async fn try_handle(app: &App, replica: &Replica, passing: &Passing, claimed: &Claimed) -> Result<(), Failure> {
+/// Handles an update. Whether others of its chat may wait for its end.
+async fn try_handle(app: &App, replica: &Replica, passing: &Passing, claimed: &Claimed) -> Result<bool, Failure> {
     let body = app.config.vault.decrypt(&claimed.body).map_err(|e| Failure::Unreadable(e.to_string()))?;
     let update = update::parse(&body).map_err(|e| {
         // Not the parser's own words: they quote the value, which may be a secret.
         Failure::Unreadable(format!("not an update: wrong at line {}, column {}", e.line(), e.column()))
     })?;
-    if commands::pass_on(app, passing, replica.id(), claimed, &update).await? {
+    if let Some(awaited) = commands::pass_on(app, passing, replica.id(), claimed, &update).await? {
         handled();
-        return Ok(());
+        return Ok(awaited);
     }
     let mut tx = database::begin(&app.db).await?;
     let mut handler = Handler::new(app, &mut tx);
@@ -189,7 +225,7 @@ async fn try_handle(app: &App, replica: &Replica, passing: &Passing, claimed: &C
     for queue in woken {
         app.wake.wake(queue);
     }
-    Ok(())
+    Ok(true)
 }
 
 fn handled() {

@@ -1,7 +1,8 @@
 //! The inbox: updates as Telegram sent them, committed before they are acknowledged, kept until they are handled.
 
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
@@ -11,7 +12,9 @@ use super::conversation::{Conversation, account_columns, conversation_columns, c
 use super::{outbox, texts, update};
 use crate::agents::Status;
 use crate::app::App;
+use crate::database::list;
 use crate::floor;
+use crate::handover::Giving;
 use crate::storable;
 use crate::together::{Sharing, Together};
 use crate::trace;
@@ -80,22 +83,97 @@ impl Inbox {
     }
 }
 
+/// Who handles updates in this process, if anybody does: what arrives may come into being claimed by it.
+#[derive(Debug, Default)]
+pub struct Handling(Mutex<Option<Handler>>);
+
+/// A replica, and the way to its dispatcher.
+#[derive(Debug, Clone)]
+struct Handler {
+    replica: i64,
+    giving: Giving<(i64, i32), Claimed>,
+}
+
+/// As long as this lives, a dispatcher takes updates.
+pub struct Handled<'a>(&'a Handling);
+
+impl Handling {
+    /// The dispatcher of this replica takes updates from now on.
+    pub fn begin(&self, replica: i64, giving: Giving<(i64, i32), Claimed>) -> Handled<'_> {
+        *self.lock() = Some(Handler { replica, giving });
+        Handled(self)
+    }
+
+    fn handler(&self) -> Option<Handler> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Handler>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Handled<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = None;
+    }
+}
+
 async fn write(app: App, batch: Arc<[Arrival]>) -> sqlx::Result<Vec<Stored>> {
-    let written = tokio::time::timeout(WRITE_WITHIN, insert(&app.db, app.bot_id, &batch)).await;
-    // Whether or not it is known to be committed.
-    app.wake.wake(Queue::Updates);
-    let kept = written.unwrap_or(Err(sqlx::Error::PoolTimedOut)).inspect_err(|error| {
+    let handler = app.handling.handler();
+    let prepared = handler.as_ref().map(|handler| handler.giving.prepare(batch.len()));
+    let claims =
+        handler.as_ref().zip(prepared.as_ref()).map(|(handler, prepared)| (handler.replica, prepared.places()));
+    let written = tokio::time::timeout(WRITE_WITHIN, insert(&app.db, app.bot_id, &batch, claims)).await;
+    let written = written.unwrap_or(Err(sqlx::Error::PoolTimedOut)).inspect_err(|error| {
         tracing::error!(%error, updates = batch.len(), "updates could not be stored; Telegram will send them again");
+        // It is not known whether they are.
+        app.wake.wake(Queue::Updates);
     })?;
-    let fate = |arrival: &Arrival| match kept.contains(&arrival.update_id) {
+    if written.kept.len() > written.taken.len() {
+        app.wake.wake(Queue::Updates);
+    }
+    if let Some(prepared) = prepared {
+        prepared.settle(written.taken.into_iter().map(|update| ((update.update_id, update.attempt), update)));
+    }
+    let fate = |arrival: &Arrival| match written.kept.contains(&arrival.update_id) {
         true => Stored::Kept,
         false => Stored::ChatFull,
     };
     Ok(batch.iter().map(fate).collect())
 }
 
-/// Inserts a batch and returns the ids that are now in the inbox.
-async fn insert(db: &PgPool, bot_id: i64, batch: &[Arrival]) -> sqlx::Result<Vec<i64>> {
+/// What became of a batch.
+#[derive(Default)]
+struct Written {
+    /// The ids that are now in the inbox.
+    kept: Vec<i64>,
+    /// Those of them that came into being claimed.
+    taken: Vec<Claimed>,
+}
+
+/// What is known of the chat of a row `t`, for those rows of which `$which` is true. `limit 1` keeps the planner from joining all users
+/// with a tenth of the table (see [`claim`]).
+macro_rules! known {
+    ($which:literal) => {
+        concat!(
+            " left join lateral (
+                select c.unreachable_at is null as reachable, ",
+            conversation_columns!(),
+            " from (select case when u.flood_minute = date_trunc('minute', now()) then u.flood_count + 1 else 1 end as flood_count, ",
+            account_columns!(),
+            " from users u where u.id = t.chat_id and ",
+            $which,
+            ") n",
+            conversation_tables!("t.bot_id", "t.chat_id", "t.chat_id"),
+            " limit 1) known on true"
+        )
+    };
+}
+
+/// Inserts a batch. With `claims`, a replica and how many it has room for, an update comes into being claimed by it where nothing of
+/// its chat is open: as [`claim`] would find it.
+async fn insert(db: &PgPool, bot_id: i64, batch: &[Arrival], claims: Option<(i64, usize)>) -> sqlx::Result<Written> {
     let ids: Vec<i64> = batch.iter().map(|a| a.update_id).collect();
     let chats: Vec<i64> = batch.iter().map(|a| a.chat_id).collect();
     let bodies: Vec<&[u8]> = batch.iter().map(|a| a.body.as_slice()).collect();
@@ -103,32 +181,54 @@ async fn insert(db: &PgPool, bot_id: i64, batch: &[Arrival]) -> sqlx::Result<Vec
     let traced = batch.iter().any(|a| a.trace_context.is_some());
     let traces: Option<Vec<Option<&str>>> = traced.then(|| batch.iter().map(|a| a.trace_context.as_deref()).collect());
     // In order of their ids, so that two replicas that are handed the same updates do not wait for each other.
-    let inserted: Vec<i64> = sqlx::query_scalar(
-        "insert into updates (bot_id, update_id, chat_id, body, trace_context)
-         select $1, u.update_id, u.chat_id, u.body, u.trace_context
-           from unnest($2::int8[], $3::int8[], $4::bytea[], $6::text[]) u (update_id, chat_id, body, trace_context)
-          where (select count(*) from (select from updates p where p.bot_id = $1 and p.chat_id = u.chat_id and not p.done
-                                        limit $5) open) < $5
-          order by u.update_id
-         on conflict do nothing returning update_id",
-    )
+    let rows = sqlx::query(concat!(
+        "with arrived as materialized (
+           select u.update_id, u.chat_id, u.body, u.trace_context, o.open,
+                  u.place <= $8 and o.open = 0 and row_number() over (partition by u.chat_id order by u.update_id) = 1
+                  and exists (select from replicas where id = $7 and expires_at > now()) as taken
+             from unnest(",
+        list!("2": int8, "3": int8, "4": bytea, "6": text),
+        ") with ordinality
+                  u (update_id, chat_id, body, trace_context, place),
+                  lateral (select count(*) as open from (select from updates p where p.bot_id = $1 and p.chat_id = u.chat_id
+                                                                               and not p.done limit $5) p) o),
+         kept as (
+           insert into updates (bot_id, update_id, chat_id, body, trace_context, claimed_by, attempt)
+           select $1, a.update_id, a.chat_id, a.body, a.trace_context, case when a.taken then $7 end, a.taken::int
+             from arrived a where a.open < $5 order by a.update_id
+           on conflict do nothing returning bot_id, update_id, chat_id, claimed_by, attempt, failures)
+         select t.bot_id, t.update_id, t.chat_id, t.claimed_by is not null as taken, t.attempt, t.failures, known.*
+           from kept t",
+        known!("t.claimed_by is not null"),
+    ))
     .bind(bot_id)
     .bind(&ids)
     .bind(&chats)
     .bind(&bodies)
     .bind(CHAT_CAP)
     .bind(traces)
+    .bind(claims.map(|(replica, _)| replica))
+    .bind(claims.map_or(0, |(_, places)| places as i64))
     .fetch_all(db)
     .await?;
-    if inserted.len() == batch.len() {
-        return Ok(inserted);
+    let arrivals: HashMap<i64, &Arrival> = batch.iter().map(|arrival| (arrival.update_id, arrival)).collect();
+    let mut written = Written::default();
+    for row in rows {
+        let update_id = row.get("update_id");
+        written.kept.push(update_id);
+        if let Some(arrival) = arrivals.get(&update_id).filter(|_| row.get("taken")) {
+            written.taken.push(claimed(&row, arrival.body.clone(), arrival.trace_context.clone()));
+        }
     }
-    // Delivered before, or refused for its chat's sake: what is there tells.
-    sqlx::query_scalar("select update_id from updates where bot_id = $1 and update_id = any($2)")
-        .bind(bot_id)
-        .bind(&ids)
-        .fetch_all(db)
-        .await
+    if written.kept.len() < batch.len() {
+        // Delivered before, or refused for its chat's sake: what is there tells.
+        written.kept = sqlx::query_scalar("select update_id from updates where bot_id = $1 and update_id = any($2)")
+            .bind(bot_id)
+            .bind(&ids)
+            .fetch_all(db)
+            .await?;
+    }
+    Ok(written)
 }
 
 /// An update in the hands of one replica.
@@ -153,20 +253,20 @@ pub struct Claimed {
     pub known: Option<Conversation>,
 }
 
-fn claimed(row: PgRow) -> Claimed {
+fn claimed(row: &PgRow, body: Vec<u8>, trace_context: Option<String>) -> Claimed {
     let chat_id = row.get("chat_id");
     // A newer version's agent may be in a state that this one has no name for.
     let known =
         row.get::<Option<bool>, _>("reachable") == Some(true) && row.try_get::<Option<Status>, _>("status").is_ok();
     Claimed {
-        known: known.then(|| Conversation::of_row(&row, chat_id)),
+        known: known.then(|| Conversation::of_row(row, chat_id)),
         bot_id: row.get("bot_id"),
         update_id: row.get("update_id"),
         chat_id,
-        body: row.get("body"),
+        body,
         attempt: row.get("attempt"),
         failures: row.get("failures"),
-        trace_context: row.get("trace_context"),
+        trace_context,
     }
 }
 
@@ -193,7 +293,6 @@ async fn claim_where(
     floor: i64,
     reclaims: Range<i32>,
 ) -> sqlx::Result<Vec<Claimed>> {
-    // `limit 1` keeps the planner from joining all users with a tenth of the table (see `claim`).
     let rows = sqlx::query(concat!(
         "with c as materialized (
            select i.update_id from updates i
@@ -208,14 +307,8 @@ async fn claim_where(
             where q.bot_id = $2 and q.update_id = any(array(select c.update_id from c))
            returning q.bot_id, q.update_id, q.chat_id, q.body, q.attempt, q.failures, q.trace_context)
          select t.bot_id, t.update_id, t.chat_id, t.body, t.attempt, t.failures, t.trace_context, known.*
-           from taken t left join lateral (
-             select c.unreachable_at is null as reachable, ",
-        conversation_columns!(),
-        " from (select case when u.flood_minute = date_trunc('minute', now()) then u.flood_count + 1 else 1 end as flood_count, ",
-        account_columns!(),
-        " from users u where u.id = t.chat_id) n",
-        conversation_tables!("t.bot_id", "t.chat_id", "t.chat_id"),
-        " limit 1) known on true",
+           from taken t",
+        known!("true"),
     ))
     .bind(replica)
     .bind(bot_id)
@@ -225,7 +318,7 @@ async fn claim_where(
     .bind(floor)
     .fetch_all(db)
     .await?;
-    Ok(rows.into_iter().map(claimed).collect())
+    Ok(rows.iter().map(|row| claimed(row, row.get("body"), row.get("trace_context"))).collect())
 }
 
 /// Whether there is an update for [`claim_suspect`].
@@ -305,15 +398,26 @@ pub async fn postpone(
     Ok(())
 }
 
-/// Gives back what is claimed in this replica's name but not in hand (see [`crate::slots`]).
-pub async fn release_strays(db: &PgPool, replica: i64, bot_id: i64, held: &[i64]) -> sqlx::Result<u64> {
+/// What is claimed in this replica's name: updates, and the attempt.
+pub async fn claimed_by(db: &PgPool, replica: i64, bot_id: i64) -> sqlx::Result<Vec<(i64, i32)>> {
+    sqlx::query_as("select update_id, attempt from updates where claimed_by = $1 and bot_id = $2 and not done")
+        .bind(replica)
+        .bind(bot_id)
+        .fetch_all(db)
+        .await
+}
+
+/// Gives back what this replica has claimed and does not have in hand (see [`crate::slots`]).
+pub async fn release(db: &PgPool, replica: i64, bot_id: i64, strays: &[(i64, i32)]) -> sqlx::Result<u64> {
+    let (ids, attempts): (Vec<i64>, Vec<i32>) = strays.iter().copied().unzip();
     let result = sqlx::query(
-        "update updates set claimed_by = null
-          where claimed_by = $1 and bot_id = $2 and not done and update_id <> all($3)",
+        "update updates u set claimed_by = null from unnest($3::int8[], $4::int4[]) s (update_id, attempt)
+          where u.bot_id = $2 and u.update_id = s.update_id and u.attempt = s.attempt and u.claimed_by = $1 and not u.done",
     )
     .bind(replica)
     .bind(bot_id)
-    .bind(held)
+    .bind(ids)
+    .bind(attempts)
     .execute(db)
     .await?;
     Ok(result.rows_affected())

@@ -11,7 +11,7 @@ use teloxide_core::requests::Payload;
 use crate::trace;
 
 pub use claims::{
-    Claimed, Ended, Lane, becomes_send, becomes_words, claim, finish, leaves, moved, postpone, release_strays,
+    Claimed, Ended, Lane, becomes_send, becomes_words, claim, claimed_by, finish, leaves, moved, postpone, release,
     take_back,
 };
 

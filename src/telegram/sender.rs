@@ -10,6 +10,7 @@ mod making;
 pub(super) use making::in_chat;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify, mpsc};
@@ -20,12 +21,13 @@ use super::outbox::{self, Claimed, Ended, Kind, Lane};
 use super::pace::Pace;
 use crate::app::App;
 use crate::floor::{self, Floor};
+use crate::handover::{Gate, Giving, Prepared, Taking, handover};
 use crate::replica::Replica;
-use crate::slots::{GATHER, Held, Slots, bounded, ids};
+use crate::slots::{GATHER, Held, Hold, Slots, bounded};
 use crate::wake::Queue;
 
-/// Calls under way at once.
-const PARALLEL: usize = 128;
+/// Calls in hand at once.
+const PARALLEL: usize = 192;
 /// Calls with a file under way at once: each may be 50 MB that come and go.
 const PARALLEL_FILES: usize = 4;
 /// How often calls with a file are looked for at most.
@@ -33,6 +35,44 @@ const FILES_EVERY: Duration = Duration::from_millis(100);
 /// Ends recorded in one statement at most.
 const BATCH: usize = 64;
 const POLL: Duration = Duration::from_millis(500);
+/// How long to wait for a place.
+const FULL_WAIT: Duration = Duration::from_millis(5);
+
+/// A call's row and the attempt.
+type Key = (i64, i32);
+
+/// The way to the sender of this process; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    replica: Replica,
+    giving: Giving<Key, Claimed>,
+    pace: Arc<Mutex<Pace>>,
+}
+
+/// The sender's end of it.
+#[derive(Debug)]
+pub struct Inlet {
+    taking: Taking<Key, Claimed>,
+    pace: Arc<Mutex<Pace>>,
+}
+
+/// The two ends.
+pub fn inlet(replica: &Replica) -> (Sender, Inlet) {
+    let (giving, taking) = handover(PARALLEL);
+    let pace = Arc::new(Mutex::new(Pace::new(Instant::now())));
+    (Sender { replica: replica.clone(), giving, pace: pace.clone() }, Inlet { taking, pace })
+}
+
+impl Sender {
+    /// Prepares for up to `wanted` replies that may come into being claimed. None, while Telegram limits the whole bot: then claims share
+    /// out what may be sent.
+    pub fn prepare(&self, wanted: usize) -> Prepared<Key, Claimed> {
+        let free = |pace: &Pace| !pace.is_limited() && pace.paused_until() <= Instant::now() && self.replica.may_send();
+        // silent-ok: at the moment it is being changed
+        let may = self.pace.try_lock().is_ok_and(|pace| free(&pace));
+        self.giving.prepare(if may { wanted } else { 0 })
+    }
+}
 
 /// What a call's task needs.
 #[derive(Clone)]
@@ -40,7 +80,7 @@ struct Sending {
     app: App,
     replica: Replica,
     ends: mpsc::Sender<Ended>,
-    held: Held<(i64, i32)>,
+    held: Held<Key>,
 }
 
 /// What the lanes share.
@@ -53,42 +93,76 @@ struct Lanes {
 }
 
 /// Makes calls until `stop`, then until those under way have ended.
-pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
-    let (pace, lanes) = (Arc::new(Mutex::new(Pace::new(Instant::now()))), Lanes::default());
-    let lane = |lane| run_lane(app, replica, stop, lane, pace.clone(), &lanes);
+pub async fn run(app: &App, replica: &Replica, Inlet { taking, pace }: Inlet, stop: &CancellationToken) {
+    let lanes = Lanes::default();
+    let (_, files) = handover(0);
+    let lane = |lane, taking| run_lane(app, replica, stop, lane, taking, &pace, &lanes);
     tokio::select! {
-        _ = async { tokio::join!(lane(Lane::Words), lane(Lane::Files)) } => {}
+        _ = async { tokio::join!(lane(Lane::Words, taking), lane(Lane::Files, files)) } => {}
         () = lanes.floor.keep(|from| floor::lowest_free(&app.db, floor::OUTBOX, app.bot_id, from)) => {}
     }
 }
 
+/// Makes the calls of a lane: those that come into being claimed, and those that are claimed.
 async fn run_lane(
     app: &App,
     replica: &Replica,
     stop: &CancellationToken,
     lane: Lane,
-    pace: Arc<Mutex<Pace>>,
+    taking: Taking<Key, Claimed>,
+    pace: &Mutex<Pace>,
     lanes: &Lanes,
 ) {
-    let what = match lane {
+    let (gate, held) = (taking.gate.clone(), taking.held.clone());
+    let (ends, to_record) = mpsc::channel(2 * PARALLEL);
+    let recorder = tokio::spawn(record(app.clone(), replica.clone(), held.clone(), to_record));
+    let sending = Sending { app: app.clone(), replica: replica.clone(), ends, held };
+    let came = AtomicUsize::new(0);
+    let taken = taking.work(stop, |hold: Hold<Key>, call: Claimed| {
+        came.fetch_add(1, Ordering::Relaxed);
+        lanes.floor.claimed([call.id].into_iter());
+        hold.keep();
+        making::make_or_hand_back(sending.clone(), call)
+    });
+    tokio::join!(claim_and_make(&sending, stop, lane, (&gate, &came), (pace, lanes)), taken);
+    drop(sending);
+    if recorder.await.is_err() {
+        error!("the recorder of {} panicked", what(lane));
+    }
+}
+
+/// What a lane's rows are called.
+fn what(lane: Lane) -> &'static str {
+    match lane {
         Lane::Words => "calls to Telegram",
         Lane::Files => "files for Telegram",
-    };
-    let mut slots = Slots::new(if lane == Lane::Files { PARALLEL_FILES } else { PARALLEL });
-    let (ends, to_record) = mpsc::channel(2 * PARALLEL);
-    let recorder = tokio::spawn(record(app.clone(), replica.clone(), slots.held(), to_record));
-    let sending = Sending { app: app.clone(), replica: replica.clone(), ends, held: slots.held() };
+    }
+}
+
+/// Claims calls and makes them. How many `came` unclaimed is noted for the pace.
+async fn claim_and_make(
+    sending: &Sending,
+    stop: &CancellationToken,
+    lane: Lane,
+    (gate, came): (&Gate, &AtomicUsize),
+    (pace, lanes): (&Mutex<Pace>, &Lanes),
+) {
+    let Sending { app, replica, held, .. } = sending;
+    let (what, most) = (what(lane), if lane == Lane::Files { PARALLEL_FILES } else { PARALLEL });
+    let mut slots = Slots::holding(most, held.clone());
     while !stop.is_cancelled() {
         if lane == Lane::Words {
-            heed_telegram(app, replica, &mut *pace.lock().await).await;
+            let mut pace = pace.lock().await;
+            pace.took(Instant::now(), came.swap(0, Ordering::Relaxed), 0);
+            heed_telegram(app, replica, &mut pace).await;
             lanes.files.notify_one();
         }
-        if let Some(held) = slots.due() {
-            let held = ids(held);
-            slots.looked(what, bounded(outbox::release_strays(&app.db, replica.id(), lane, &held)).await);
+        if slots.due().is_some() {
+            slots.looked(what, bounded(release_strays(sending, lane, gate)).await);
         }
+        slots.clear();
         let now = Instant::now();
-        let free = slots.free();
+        let free = most.saturating_sub(held.count());
         let allowed = pace.lock().await.allowance(now, free, replica.workers());
         if allowed.calls > 0 && replica.may_send() {
             let claim = {
@@ -120,14 +194,20 @@ async fn run_lane(
         };
         tokio::select! {
             () = woken, if free > 0 => {}
-            () = slots.one_ends(), if free == 0 => {}
+            () = tokio::time::sleep(FULL_WAIT), if free == 0 => {}
             () = stop.cancelled() => {}
         }
     }
     slots.all_end().await;
-    drop(sending);
-    if recorder.await.is_err() {
-        error!("the recorder of {what} panicked");
+}
+
+/// Gives back what is claimed in this replica's name and not in hand.
+async fn release_strays(sending: &Sending, lane: Lane, gate: &Gate) -> sqlx::Result<u64> {
+    let Sending { app, replica, held, .. } = sending;
+    let claimed = outbox::claimed_by(&app.db, replica.id(), lane).await?;
+    match &*gate.strays(held, claimed).await {
+        [] => Ok(0),
+        strays => outbox::release(&app.db, replica.id(), strays).await,
     }
 }
 
@@ -194,22 +274,28 @@ impl Sending {
 }
 
 /// Records ends, all that wait at the same moment in one statement.
-async fn record(app: App, replica: Replica, held: Held<(i64, i32)>, mut ends: mpsc::Receiver<Ended>) {
+async fn record(app: App, replica: Replica, held: Held<Key>, mut ends: mpsc::Receiver<Ended>) {
     let mut batch = Vec::with_capacity(BATCH);
     while ends.recv_many(&mut batch, BATCH).await > 0 {
         // What is not recorded is in flight for ever, so this too goes on until the database answers.
-        while let Err(error) = bounded(outbox::finish(&app.db, replica.id(), &batch)).await {
-            if replica.lost().is_cancelled() {
-                break;
+        let rung = app.wake.rung(Queue::Outbox);
+        let awaited = loop {
+            match bounded(outbox::finish(&app.db, replica.id(), &batch)).await {
+                Ok(awaited) => break awaited,
+                Err(_) if replica.lost().is_cancelled() => break true,
+                Err(error) => {
+                    warn!(%error, calls = batch.len(), "ends of calls could not be recorded; trying again");
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
             }
-            warn!(%error, calls = batch.len(), "ends of calls could not be recorded; trying again");
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
+        };
         for ended in batch.drain(..) {
             held.let_go(&(ended.id, ended.attempt));
         }
         // The chats' next calls may go out now.
-        app.wake.wake_here(Queue::Outbox);
+        if awaited || app.wake.rung(Queue::Outbox) != rung {
+            app.wake.wake_here(Queue::Outbox);
+        }
         // Nobody waits for it, so the next statement finds more.
         tokio::time::sleep(GATHER).await;
     }

@@ -62,6 +62,7 @@ impl Relay {
     pub async fn finish(&mut self, ending: &Ending) -> Result<(), ClaimLost> {
         self.settle().await;
         let mut wait = Duration::from_millis(200);
+        let rung = self.app.wake.rung(Queue::Turns);
         // Until the outcome is stored the turn is claimed and its chat waits.
         let finished = loop {
             match bounded(self.try_finish(ending)).await {
@@ -78,8 +79,11 @@ impl Relay {
         };
         metrics::turn_ended(self.turn.kind, ending.outcome.status, self.turn.age + self.began.elapsed());
         note(&ending.outcome);
-        self.app.wake.wake(Queue::Outbox);
-        if finished.awaited {
+        // What follows a message that is taken waits for it.
+        if !finished.taken {
+            self.app.wake.wake(Queue::Outbox);
+        }
+        if finished.awaited || self.app.wake.rung(Queue::Turns) != rung {
             self.app.wake.wake_here(Queue::Turns);
         }
         if ending.outcome.pending {
@@ -101,7 +105,7 @@ impl Relay {
         }
         let mut tx = database::begin(&self.app.db).await?;
         let end = End::of(turn, &ending.outcome, Vec::new());
-        let Some(Some(finished)) = outcome::finish(&mut tx, replica, &[end]).await?.pop() else { return Ok(None) };
+        let Some(Some(finished)) = outcome::finish(&mut tx, replica, &[end], 0).await?.0.pop() else { return Ok(None) };
         let rest = match (finished.first_piece, text.split_first()) {
             (None, _) => without_beginning(),
             (Some(row), None) => {

@@ -10,7 +10,6 @@ mod drafts;
 mod ending;
 mod feed;
 mod forgetting;
-pub mod handover;
 mod outage;
 pub mod outcome;
 pub mod pending;
@@ -24,4 +23,4 @@ pub mod stopping;
 pub mod store;
 pub mod uploads;
 
-pub use runner::run;
+pub use runner::{PARALLEL, run};

@@ -3,12 +3,14 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
 
 use super::store::Claimed;
+use crate::database::list;
 use crate::storable;
-use crate::telegram::outbox::Call;
+use crate::telegram::outbox::{self, Call};
+use crate::telegram::sender::Sender;
 use crate::together::lock_timeout;
 use crate::trace;
 
@@ -79,6 +81,11 @@ impl End {
     pub fn of(turn: &Claimed, outcome: &Outcome, messages: Vec<Call>) -> Self {
         Self { id: turn.id, attempt: turn.attempt, outcome: outcome.clone(), messages, trace_context: trace::here() }
     }
+
+    /// Whether its first message may be taken: files have a lane of their own.
+    fn can_be_taken(&self) -> bool {
+        self.messages.first().is_some_and(|call| call.file.is_none())
+    }
 }
 
 /// A turn that has ended.
@@ -86,8 +93,10 @@ impl End {
 pub struct Finished {
     /// The outbox row of its first piece, as the database knows it.
     pub first_piece: Option<i64>,
-    /// Whether another one waits for its end. One that is queued at this moment is not seen: a poll finds it, within half a second.
+    /// Whether another one waits for its end.
     pub awaited: bool,
+    /// Whether the first of its messages is claimed already.
+    pub taken: bool,
 }
 
 /// Gives the messages of those turns of `ended` that say `refund` back to their senders' counts, and to the visitors'.
@@ -117,10 +126,32 @@ macro_rules! give_back {
     };
 }
 
+/// [`finish`], and hands over to the sender of this process the messages that it takes.
+pub async fn finish_and_hand_over(
+    db: &PgPool,
+    replica: i64,
+    ends: &[End],
+    sender: &Sender,
+) -> sqlx::Result<Vec<Option<Finished>>> {
+    let mut conn = db.acquire().await?;
+    let prepared = sender.prepare(ends.iter().filter(|end| end.can_be_taken()).count());
+    let (finished, taken) = finish(&mut conn, replica, ends, prepared.places()).await?;
+    prepared.settle(taken.into_iter().map(|call| ((call.id, call.attempt), call)));
+    Ok(finished)
+}
+
 /// Ends turns and puts their messages into the outbox, all in one statement. Of each in the order given; `None`: the claim is lost, and
 /// nothing was done. A turn that failed keeps its request for another try, and its message is given back to the user if
 /// nothing came of it.
-pub async fn finish(conn: &mut PgConnection, replica: i64, ends: &[End]) -> sqlx::Result<Vec<Option<Finished>>> {
+///
+/// Up to `places` first messages of turns, of chats in which no call is open, come into being claimed, as [`outbox::claim`] would
+/// find them. They are what is returned beside.
+pub async fn finish(
+    conn: &mut PgConnection,
+    replica: i64,
+    ends: &[End],
+    mut places: usize,
+) -> sqlx::Result<(Vec<Option<Finished>>, Vec<outbox::Claimed>)> {
     // One that was given up may still wait when it is tried again: its messages would be said twice.
     let mut ids = HashSet::new();
     let once: Vec<&End> = ends.iter().filter(|end| ids.insert(end.id)).collect();
@@ -129,8 +160,13 @@ pub async fn finish(conn: &mut PgConnection, replica: i64, ends: &[End]) -> sqlx
             once.iter().map($value).collect::<Vec<_>>()
         };
     }
-    let said: Vec<(&End, &Call)> =
-        once.iter().flat_map(|end| end.messages.iter().map(move |call| (*end, call))).collect();
+    let said: Vec<(&End, usize, &Call)> =
+        once.iter().flat_map(|end| end.messages.iter().enumerate().map(move |(n, call)| (*end, n, call))).collect();
+    let mut takes = |(end, n, _): &(&End, usize, &Call)| {
+        let take = *n == 0 && end.can_be_taken() && places > 0;
+        places -= usize::from(take);
+        take
+    };
     macro_rules! said {
         ($value:expr) => {
             said.iter().map($value).collect::<Vec<_>>()
@@ -143,27 +179,43 @@ pub async fn finish(conn: &mut PgConnection, replica: i64, ends: &[End]) -> sqlx
            update turns t set done = true, claimed_by = null, status = e.status, error = e.error, prompt_tokens = e.prompt_tokens,
                   completion_tokens = e.completion_tokens, cost = e.cost, ended_at = now(),
                   request = case when e.status in ('failed', 'unknown') then t.request else '' end
-             from unnest($2::uuid[], $3::int4[], $4::text[], $5::text[], $6::int8[], $7::int8[], $8::float8[], $9::bool[], $10::bool[])
+             from unnest(",
+        list!("2": uuid, "3": int4, "4": text, "5": text, "6": int8, "7": int8, "8": float8, "9": bool, "10": bool),
+        ")
                   e (id, attempt, status, error, prompt_tokens, completion_tokens, cost, refund, pending), patience
             where t.id = e.id and t.claimed_by = $1 and t.attempt = e.attempt and t.done is not true
             returning t.id, t.bot_id, t.chat_id, t.agent_id, t.user_id, t.role, t.counted, cardinality(t.message_ids) as messages,
                       t.first_piece, (t.created_at at time zone 'utc')::date as day, e.refund, e.pending),
+         saying as materialized (
+           select e.id, e.bot_id, e.chat_id, m.method, m.payload::json, m.file, m.trace_context, m.place,
+                  m.take and exists (select from replicas where id = $1 and expires_at > now())
+                  and row_number() over (partition by e.bot_id, e.chat_id order by m.place) = 1
+                  and not exists (select from outbox p where p.bot_id = e.bot_id and p.chat_id = e.chat_id and not p.done and p.ordered)
+                  as taken
+             from unnest(",
+        list!("11": uuid, "12": text, "13": text, "14": jsonb, "15": text, "17": bool),
+        ") with ordinality
+                  m (turn_id, method, payload, file, trace_context, take, place)
+             join ended e on e.id = m.turn_id),
          said as (
-           insert into outbox (bot_id, chat_id, method, payload, file, kind, trace_context)
-           select e.bot_id, e.chat_id, m.method, m.payload::json, m.file, 'reply', m.trace_context
-             from unnest($11::uuid[], $12::text[], $13::text[], $14::jsonb[], $15::text[]) with ordinality
-                  m (turn_id, method, payload, file, trace_context, place)
-             join ended e on e.id = m.turn_id
-            order by m.place),
+           insert into outbox (bot_id, chat_id, method, payload, file, kind, trace_context, claimed_by, attempt)
+           select s.bot_id, s.chat_id, s.method, s.payload, s.file, 'reply', s.trace_context, case when s.taken then $1 end, s.taken::int
+             from saying s order by s.place
+           returning id, bot_id, chat_id, claimed_by),
          to_pull as (
            update agents a set pull_at = now() where a.id = any(array(select e.agent_id from ended e where e.pending))),
          ",
         give_back!(),
         "
-         select id, first_piece,
+         select e.id, e.first_piece,
                 exists (select from turns n where n.bot_id = e.bot_id and n.chat_id = e.chat_id and n.agent_id = e.agent_id
-                           and not n.done and n.id <> e.id) as awaited
-           from ended e",
+                           and not n.done and n.id <> e.id) as awaited,
+                q.id as call_id, now() as claimed_at,
+                q.id is not null and exists (select from conversations c where c.bot_id = e.bot_id and c.chat_id = e.chat_id
+                                                and c.unreachable_at is not null) as unreachable
+           from ended e left join saying s on s.id = e.id and s.taken
+                -- Of a chat, one is taken at most.
+                left join said q on q.bot_id = s.bot_id and q.chat_id = s.chat_id and q.claimed_by is not null",
     ))
     .bind(replica)
     .bind(column!(|end| end.id))
@@ -175,19 +227,31 @@ pub async fn finish(conn: &mut PgConnection, replica: i64, ends: &[End]) -> sqlx
     .bind(column!(|end| end.outcome.cost))
     .bind(column!(|end| end.outcome.refund))
     .bind(column!(|end| end.outcome.pending))
-    .bind(said!(|(end, _)| end.id))
-    .bind(said!(|(_, call)| call.method.as_str()))
-    .bind(said!(|(_, call)| call.payload.as_str()))
-    .bind(said!(|(_, call)| call.file.as_ref().map(sqlx::types::Json)))
-    .bind(said!(|(end, _)| end.trace_context.as_deref()))
+    .bind(said!(|(end, _, _)| end.id))
+    .bind(said!(|(_, _, call)| call.method.as_str()))
+    .bind(said!(|(_, _, call)| call.payload.as_str()))
+    .bind(said!(|(_, _, call)| call.file.as_ref().map(sqlx::types::Json)))
+    .bind(said!(|(end, _, _)| end.trace_context.as_deref()))
     .bind(lock_timeout(once.len()))
+    .bind(said!(&mut takes))
     .fetch_all(conn)
     .await?;
-    let ended: HashMap<Uuid, Finished> = rows
-        .iter()
-        .map(|row| (row.get("id"), Finished { first_piece: row.get("first_piece"), awaited: row.get("awaited") }))
-        .collect();
-    Ok(ends.iter().map(|end| ended.get(&end.id).copied()).collect())
+    let by_id: HashMap<Uuid, &&End> = once.iter().map(|end| (end.id, end)).collect();
+    let (mut ended, mut taken) = (HashMap::new(), Vec::new());
+    for row in &rows {
+        let id: Uuid = row.get("id");
+        let call: Option<i64> = row.get("call_id");
+        let (first_piece, awaited) = (row.get("first_piece"), row.get("awaited"));
+        ended.insert(id, Finished { first_piece, awaited, taken: call.is_some() });
+        if let (Some(call), Some(end)) = (call, by_id.get(&id))
+            && let Some(message) = end.messages.first()
+        {
+            let trace_context = end.trace_context.clone();
+            let (claimed_at, unreachable) = (row.get("claimed_at"), row.get("unreachable"));
+            taken.push(outbox::Claimed::of_new(call, message, trace_context, claimed_at, unreachable));
+        }
+    }
+    Ok((ends.iter().map(|end| ended.get(&end.id).copied()).collect(), taken))
 }
 
 /// Ends the turns of a chat that no agent was ever asked, queued until `until`, as nothing can be sent there; their messages

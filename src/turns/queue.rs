@@ -7,12 +7,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use baal_protocol::Role;
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
 
 use super::request::{self, Part};
 use super::store::{Claimed, claimed_columns};
-use crate::database::columns;
+use crate::database::{columns, list};
+use crate::handover::Giving;
 use crate::storable;
 use crate::telegram::conversation::note_user;
 use crate::telegram::inbox;
@@ -106,14 +107,12 @@ pub struct Entry {
     message_ids: Vec<i64>,
     trace_context: Option<String>,
     handles: Option<Handled>,
-    /// Whether whoever has claimed that update takes the turn as well, if nothing is before it.
-    pub take: bool,
 }
 
 impl Entry {
-    /// The turn that it becomes, unless it joins another.
-    pub fn id(&self) -> Uuid {
-        self.id
+    /// Whether whoever has claimed its update may take the turn as well.
+    fn can_be_taken(&self) -> bool {
+        self.handles.is_some() && self.wait == 0.0
     }
 }
 
@@ -157,37 +156,57 @@ impl NewTurn<'_> {
                 username: handles.user.username.as_deref().map(storable::text),
                 language_code: handles.user.language_code.as_deref().map(storable::text),
             }),
-            take: false,
         }
     }
 }
 
 /// What became of an [`Entry`].
-#[derive(Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Queued {
     /// What whoever wrote it is told.
     pub what: Enqueued,
-    /// The turn, claimed already: it is to be run.
-    pub taken: Option<Claimed>,
+    /// Whether its turn is claimed already.
+    pub taken: bool,
+    /// Whether another update of its chat waits.
+    pub awaited: bool,
 }
 
 /// [`enqueue_all`] of one, within a transaction.
 pub async fn enqueue(conn: &mut PgConnection, vault: &Vault, turn: &NewTurn<'_>) -> sqlx::Result<Enqueued> {
-    let queued = enqueue_all(conn, &[turn.entry(vault)]).await?.pop();
+    let queued = enqueue_all(conn, &[turn.entry(vault)], 0).await?.0.pop();
     queued.map(|queued| queued.what).ok_or(sqlx::Error::RowNotFound)
+}
+
+/// [`enqueue_all`], and hands over to the runner of this process the turns that it takes.
+pub async fn enqueue_and_hand_over(
+    db: &PgPool,
+    entries: &[Entry],
+    runner: &Giving<(Uuid, i32), Claimed>,
+) -> sqlx::Result<Vec<Queued>> {
+    let mut conn = db.acquire().await?;
+    let prepared = runner.prepare(entries.iter().filter(|entry| entry.can_be_taken()).count());
+    let (queued, taken) = enqueue_all(&mut conn, entries, prepared.places()).await?;
+    prepared.settle(taken.into_iter().map(|turn| ((turn.id, turn.attempt), turn)));
+    Ok(queued)
 }
 
 /// Counts messages and queues them, and ends the updates that this handles, all in one statement: the first of each user, then in
 /// another the second. An update that was to end so and is not claimed any more, or whose messages are refused, is left as it was,
-/// and so is all that goes with it. What became of each, in the order given.
+/// and so is all that goes with it. What became of each, in the order given, and the turns that came into being
+/// claimed.
 ///
 /// Messages join their chat's newest open turn with their agent, if nobody has ever claimed it: an agent may have seen the words of
 /// one that was. A turn holds messages of one UTC day, so that what it counted can be given back.
 ///
-/// A turn with nothing before it that is to be taken at once comes into being claimed, which spares it the claim: so its key must
-/// be [in hand](crate::slots::Held::hold) before.
-pub async fn enqueue_all(conn: &mut PgConnection, entries: &[Entry]) -> sqlx::Result<Vec<Queued>> {
-    let mut queued = vec![Queued { what: Enqueued::FreeUsedUp, taken: None }; entries.len()];
+/// Up to `places` turns with nothing before them come into being claimed by whoever has claimed their updates, which spares them the
+/// claim.
+pub async fn enqueue_all(
+    conn: &mut PgConnection,
+    entries: &[Entry],
+    places: usize,
+) -> sqlx::Result<(Vec<Queued>, Vec<Claimed>)> {
+    let mut queued = vec![Queued { what: Enqueued::FreeUsedUp, taken: false, awaited: true }; entries.len()];
+    let mut taken = Vec::new();
     let mut rest: Vec<usize> = (0..entries.len()).collect();
     // What somebody's first message has counted, a statement does not see of the second.
     while !rest.is_empty() {
@@ -196,12 +215,14 @@ pub async fn enqueue_all(conn: &mut PgConnection, entries: &[Entry]) -> sqlx::Re
             if users.insert(entries[index].user_id) { &mut once } else { &mut again }.push(index);
         }
         let round: Vec<&Entry> = once.iter().map(|index| &entries[*index]).collect();
-        for (index, what) in once.iter().zip(enqueue_once(conn, &round).await?) {
+        let places = places - taken.len();
+        for (index, (what, turn)) in once.iter().zip(enqueue_once(conn, &round, places).await?) {
             queued[*index] = what;
+            taken.extend(turn);
         }
         rest = again;
     }
-    Ok(queued)
+    Ok((queued, taken))
 }
 
 /// What an [`Entry`] is in [`enqueue_once`], by its place `n`.
@@ -214,19 +235,29 @@ macro_rules! entry_columns {
 }
 
 /// [`enqueue_all`] for messages of users who all differ, through one bot.
-async fn enqueue_once(conn: &mut PgConnection, entries: &[&Entry]) -> sqlx::Result<Vec<Queued>> {
+async fn enqueue_once(
+    conn: &mut PgConnection,
+    entries: &[&Entry],
+    mut places: usize,
+) -> sqlx::Result<Vec<(Queued, Option<Claimed>)>> {
     macro_rules! column {
         ($value:expr) => {
             entries.iter().map($value).collect::<Vec<_>>()
         };
     }
+    let mut takes = |entry: &&Entry| {
+        let take = entry.can_be_taken() && places > 0;
+        places -= usize::from(take);
+        take
+    };
     let rows = sqlx::query(concat!(
         "with patience as materialized (select set_config('lock_timeout', $28, true)),
          asked as materialized (
-           select * from unnest($2::uuid[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::text[], $8::bytea[], $9::int8[],
-                                $10::bool[], $11::uuid[], $12::text[], $13::float8[], $14::int4[], $15::int4[], $16::int4[],
-                                $17::text[], $18::text[], $19::int8[], $20::int8[], $21::int4[], $22::text[], $23::text[],
-                                $24::text[], $27::bool[])
+           select * from unnest(",
+        list!("2": uuid, "3": int8, "4": int8, "5": int8, "6": int8, "7": text, "8": bytea, "9": int8, "10": bool, "11": uuid,
+              "12": text, "13": float8, "14": int4, "15": int4, "16": int4, "17": text, "18": text, "19": int8, "20": int8,
+              "21": int4, "22": text, "23": text, "24": text, "27": bool),
+        ")
              with ordinality a (",
         entry_columns!(""),
         ")),
@@ -236,7 +267,7 @@ async fn enqueue_once(conn: &mut PgConnection, entries: &[&Entry]) -> sqlx::Resu
            -- Not `not done`: a plan that was made when few updates were open would read all that are, and all dead ones among them.
            -- `any` beside the join, here and below, so that a plan that was made when there were few rows looks for these alone.
            select a.n from patience, updates u join asked a on u.update_id = a.update_id
-            where u.bot_id = $1 and u.update_id = any($19) and u.claimed_by = a.replica and u.attempt = a.attempt
+            where u.bot_id = $1 and u.update_id = any(array(select w.update_id from asked w)) and u.claimed_by = a.replica and u.attempt = a.attempt
               and u.done is not true
             order by u.update_id for update of u),
          live as materialized (
@@ -320,7 +351,9 @@ async fn enqueue_once(conn: &mut PgConnection, entries: &[&Entry]) -> sqlx::Resu
               and u.update_id = any(array(select w.update_id from granted w where w.update_id is not null)))
          select coalesce(j.id, q.id) as queued,
                 k.update_id is not null and not exists (select from held h where h.n = k.n) as lost,
-                coalesce(v.open, true) as link_open, a.id is not null as taken, ",
+                coalesce(v.open, true) as link_open, a.id is not null as taken,
+                exists (select from updates u where u.bot_id = $1 and u.chat_id = k.chat_id and not u.done
+                                                and u.update_id <> k.update_id) as awaited, ",
         claimed_columns!(),
         " from asked k left join joined j on j.n = k.n left join made q on q.id = k.id left join visit v on v.n = k.n
                left join agents a on a.id = q.agent_id and q.claimed_by is not null
@@ -352,7 +385,7 @@ async fn enqueue_once(conn: &mut PgConnection, entries: &[&Entry]) -> sqlx::Resu
     .bind(column!(|entry| entry.handles.as_ref().and_then(|handles| handles.language_code.as_deref())))
     .bind(MAX_MESSAGES)
     .bind(MAX_REQUEST)
-    .bind(column!(|entry| entry.take))
+    .bind(column!(&mut takes))
     .bind(lock_timeout(entries.len()))
     .fetch_all(conn)
     .await?;
@@ -363,7 +396,8 @@ async fn enqueue_once(conn: &mut PgConnection, entries: &[&Entry]) -> sqlx::Resu
             None if row.get("link_open") => Enqueued::FreeUsedUp,
             None => Enqueued::LinkUsedUp,
         };
-        Queued { what, taken: row.get::<bool, _>("taken").then(|| Claimed::of_row(row)) }
+        let taken = row.get("taken");
+        (Queued { what, taken, awaited: row.get("awaited") }, taken.then(|| Claimed::of_row(row)))
     });
     Ok(queued.collect())
 }

@@ -5,28 +5,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info_span, warn};
 use uuid::Uuid;
 
 use super::answering::{self, Work};
 use super::forgetting;
-use super::handover::{Taken, Taking};
 use super::outcome::{self, End};
 use super::relay::{ClaimLost, Ends, Relay};
 use super::stopping::Stops;
 use super::store::{self, Claimed, Kind};
 use crate::app::App;
 use crate::floor::{self, Floor};
+use crate::handover::{Gate, Taking};
 use crate::replica::Replica;
 use crate::slots::{Held, Slots, bounded};
+use crate::telegram::sender::Sender;
 use crate::together::{Sharing, Together};
 use crate::trace;
 use crate::wake::Queue;
 
 /// Turns under way at once; each waits for its agent nearly all the time.
-pub(super) const PARALLEL: usize = 5_000;
+pub const PARALLEL: usize = 5_000;
 /// How long to wait for one of that many to end.
 const FULL_WAIT: Duration = Duration::from_millis(20);
 /// Turns claimed at once.
@@ -45,30 +45,47 @@ struct Runner {
 
 /// Runs turns until `stop`, then hands back those under way: an agent goes on by itself, and whoever claims the turn next
 /// attaches to it.
-pub async fn run(app: &App, replica: &Replica, taking: Taking, stop: &CancellationToken) {
+pub async fn run(
+    app: &App,
+    replica: &Replica,
+    (taking, sender): (Taking<(Uuid, i32), Claimed>, Sender),
+    stop: &CancellationToken,
+) {
     let (db, id) = (app.db.clone(), replica.id());
     let ends = Together::start(Sharing::Gathering, move |ends: Arc<[End]>| {
-        let db = db.clone();
-        async move { bounded(async { outcome::finish(&mut *db.acquire().await?, id, &ends).await }).await }
+        let (db, sender) = (db.clone(), sender.clone());
+        async move { bounded(outcome::finish_and_hand_over(&db, id, &ends, &sender)).await }
     });
     let runner =
         Runner { app: app.clone(), replica: replica.clone(), stop: stop.clone(), stops: Stops::default(), ends };
     let floor = Floor::default();
-    let Taking { turns, held } = taking;
+    let (gate, held) = (taking.gate.clone(), taking.held.clone());
+    let taken = taking.work(stop, |hold, turn: Claimed| {
+        floor.claimed([turn.position].into_iter());
+        let runner = runner.clone();
+        async move {
+            if runner.stop.is_cancelled() {
+                hand_back(&runner.app, &runner.replica, &turn, Duration::ZERO, false).await;
+            } else {
+                run_one(runner, turn).await;
+            }
+            drop(hold);
+        }
+    });
     tokio::select! {
-        _ = async { tokio::join!(claim_and_run(&runner, &held, &floor), run_taken(&runner, &held, turns)) } => {}
+        _ = async { tokio::join!(claim_and_run(&runner, &gate, &held, &floor), taken) } => {}
         () = floor.keep(|from| floor::lowest_free(&app.db, floor::TURNS, app.bot_id, from)) => {}
         // Until the last turn has ended: one that is to be stopped need not wait for another replica.
         () = runner.stops.watch(app, replica) => {}
     }
 }
 
-async fn claim_and_run(runner: &Runner, held: &Held<(Uuid, i32)>, floor: &Floor) {
+async fn claim_and_run(runner: &Runner, gate: &Gate, held: &Held<(Uuid, i32)>, floor: &Floor) {
     let Runner { app, replica, stop, .. } = runner;
     let mut slots = Slots::holding(PARALLEL, held.clone());
     while !stop.is_cancelled() {
         if slots.due().is_some() {
-            slots.looked("turns", bounded(release_strays(app, replica, held)).await);
+            slots.looked("turns", bounded(release_strays(app, replica, gate, held)).await);
         }
         slots.clear();
         let free = PARALLEL.saturating_sub(held.count()).min(BATCH);
@@ -94,34 +111,13 @@ async fn claim_and_run(runner: &Runner, held: &Held<(Uuid, i32)>, floor: &Floor)
     slots.all_end().await;
 }
 
-/// Gives back what is claimed in this replica's name and not in hand. The rows are read first: while this looks, handlers take turns up,
-/// whose keys are in hand before their rows are there.
-async fn release_strays(app: &App, replica: &Replica, held: &Held<(Uuid, i32)>) -> sqlx::Result<u64> {
+/// Gives back what is claimed in this replica's name and not in hand.
+async fn release_strays(app: &App, replica: &Replica, gate: &Gate, held: &Held<(Uuid, i32)>) -> sqlx::Result<u64> {
     let claimed = store::claimed_by(&app.db, replica.id()).await?;
-    let strays: Vec<_> = claimed.into_iter().filter(|key| !held.has(key)).collect();
-    if strays.is_empty() {
-        return Ok(0);
+    match &*gate.strays(held, claimed).await {
+        [] => Ok(0),
+        strays => store::release(&app.db, replica.id(), strays).await,
     }
-    store::release(&app.db, replica.id(), &strays).await
-}
-
-/// Runs the turns that come into being claimed.
-async fn run_taken(runner: &Runner, held: &Held<(Uuid, i32)>, mut turns: mpsc::Receiver<Taken>) {
-    let mut slots = Slots::holding(PARALLEL, held.clone());
-    loop {
-        tokio::select! {
-            Some(Taken { turn, hold }) = turns.recv() => slots.spawn_held(hold, run_one(runner.clone(), turn)),
-            () = runner.stop.cancelled() => break,
-        }
-        slots.clear();
-    }
-    // Those that were prepared before still come.
-    turns.close();
-    while let Some(Taken { turn, hold }) = turns.recv().await {
-        hand_back(&runner.app, &runner.replica, &turn, Duration::ZERO, false).await;
-        drop(hold);
-    }
-    slots.all_end().await;
 }
 
 async fn run_one(runner: Runner, turn: Claimed) {

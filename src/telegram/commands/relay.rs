@@ -17,7 +17,6 @@ use crate::telegram::inbox::Claimed;
 use crate::telegram::texts;
 use crate::telegram::update::{Message, Update};
 use crate::together::Together;
-use crate::turns::handover::Giving;
 use crate::turns::queue::{self, Enqueued, Entry, Handles, NewTurn, Queued};
 use crate::turns::request::{Part, Request};
 use crate::wake::Queue;
@@ -25,28 +24,21 @@ use crate::wake::Queue;
 /// How long an album, and a text that the client may have cut, waits for its other parts.
 const OTHER_PARTS: Duration = Duration::from_secs(1);
 
-/// The way of plain words to the turns.
-#[derive(Clone)]
-pub(in crate::telegram) struct Passing {
-    /// Together with others'.
-    pub queue: Together<Entry, Queued>,
-    /// To the runner of this process.
-    pub giving: Giving,
-}
+/// The way of plain words to the turns, together with others'.
+pub(in crate::telegram) type Passing = Together<Entry, Queued>;
 
 /// Passes plain words on to the agent being talked to, and ends their update, in one statement, which those of other chats share: nearly
-/// every update is such.
-/// `false`: there is more to say or to do, and nothing was done.
+/// every update is such. Whether another update of its chat waits for that; `None`: there is more to say or to do, and nothing was done.
 pub(in crate::telegram) async fn pass_on(
     app: &App,
     passing: &Passing,
     replica: i64,
     claimed: &Claimed,
     update: &Update,
-) -> sqlx::Result<bool> {
-    let (Some(message), Some(known)) = (&update.message, &claimed.known) else { return Ok(false) };
+) -> sqlx::Result<Option<bool>> {
+    let (Some(message), Some(known)) = (&update.message, &claimed.known) else { return Ok(None) };
     let place = super::place(app, message);
-    let Some(user) = super::person(message).filter(|user| user.id == claimed.chat_id) else { return Ok(false) };
+    let Some(user) = super::person(message).filter(|user| user.id == claimed.chat_id) else { return Ok(None) };
     let speaker = Speaker { place, user: user.clone(), conversation: known.clone() };
     let conversation = &speaker.conversation;
     let content = content::read(message);
@@ -58,26 +50,22 @@ pub(in crate::telegram) async fn pass_on(
         && !content.is_service
         && content.trouble.is_none();
     let Some(agent) = conversation.agent.as_ref().filter(|agent| plain && why_not(&speaker, agent).is_none()) else {
-        return Ok(false);
+        return Ok(None);
     };
     let wait = if content.may_have_more { OTHER_PARTS } else { Duration::ZERO };
-    let Some(part) = part(&speaker, message, content) else { return Ok(false) };
+    let Some(part) = part(&speaker, message, content) else { return Ok(None) };
     let asked = Asking { parts: &[part], edit_of: None, album: message.media_group_id.as_deref(), wait };
     let handles = Some(Handles { replica, update: claimed, user });
     let turn = NewTurn { handles, ..asked.turn(app, &speaker, agent) };
-    let mut entry = turn.entry(&app.config.vault);
-    let prepared = if wait.is_zero() { passing.giving.prepare(entry.id()) } else { None };
-    entry.take = prepared.is_some();
-    let Queued { what, taken } = passing.queue.run(entry).await?;
-    let queued = matches!(what, Enqueued::Queued(_));
-    if queued && taken.is_none() {
+    let rung = app.wake.rung(Queue::Updates);
+    let queued = passing.run(turn.entry(&app.config.vault)).await?;
+    if !matches!(queued.what, Enqueued::Queued(_)) {
+        return Ok(None);
+    }
+    if !queued.taken {
         app.wake.wake(Queue::Turns);
     }
-    // An earlier try whose answer was lost may have done it: then nobody knows whether there is a turn.
-    if let Some(prepared) = prepared.filter(|_| what != Enqueued::ClaimLost) {
-        prepared.settle(taken);
-    }
-    Ok(queued)
+    Ok(Some(queued.awaited || app.wake.rung(Queue::Updates) != rung))
 }
 
 /// A message for the agent being talked to.

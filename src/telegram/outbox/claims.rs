@@ -5,7 +5,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool, Row};
 
-use super::{FileSource, Kind};
+use super::{Call, FileSource, Kind};
+use crate::database::list;
 use crate::storable;
 
 /// Frees the rows that unregistered replicas had claimed. Each was in flight: a message may have reached Telegram, so its
@@ -64,6 +65,35 @@ pub struct Claimed {
     pub stale: bool,
     /// What led to it, for [`follow`](crate::trace::follow).
     pub trace_context: Option<String>,
+}
+
+impl Claimed {
+    /// A call that came into being claimed, as the first of its chat's open ones.
+    pub fn of_new(
+        id: i64,
+        call: &Call,
+        trace_context: Option<String>,
+        claimed_at: DateTime<Utc>,
+        unreachable: bool,
+    ) -> Self {
+        Self {
+            id,
+            chat_id: call.chat_id,
+            method: call.method.clone(),
+            payload: call.payload.clone(),
+            file: call.file.clone(),
+            edits: None,
+            target: None,
+            kind: call.kind,
+            attempt: 1,
+            failures: 0,
+            unreachable,
+            claimed_at,
+            losses: 0,
+            stale: false,
+            trace_context,
+        }
+    }
 }
 
 /// Calls that are claimed apart: a file takes as long as an agent, its machine and Telegram please.
@@ -185,29 +215,36 @@ pub struct Ended {
     pub uncertain: bool,
 }
 
-/// Records the ends of calls, many in one statement. Rows whose claim was lost are left alone.
-pub async fn finish(db: &PgPool, replica: i64, ended: &[Ended]) -> sqlx::Result<()> {
+/// Records the ends of calls, many in one statement. Rows whose claim was lost are left alone. Whether other calls of their chats are
+/// open.
+pub async fn finish(db: &PgPool, replica: i64, ended: &[Ended]) -> sqlx::Result<bool> {
     let ids: Vec<i64> = ended.iter().map(|e| e.id).collect();
     let attempts: Vec<i32> = ended.iter().map(|e| e.attempt).collect();
     let message_ids: Vec<Option<i64>> = ended.iter().map(|e| e.message_id).collect();
     let errors: Vec<Option<String>> = ended.iter().map(|e| e.error.as_deref().map(storable::reason)).collect();
     let uncertain: Vec<bool> = ended.iter().map(|e| e.uncertain).collect();
-    sqlx::query(
+    sqlx::query_scalar(concat!(
         // Not `not done`: a plan that was made when few calls were open would read all that are, and all dead ones among them.
-        "update outbox o set done = true, claimed_by = null, message_id = u.message_id, error = u.error,
-                uncertain = o.uncertain or u.uncertain, ended_at = now(), payload = 'null', file = null
-           from unnest($2::int8[], $3::int4[], $4::int8[], $5::text[], $6::bool[]) u (id, attempt, message_id, error, uncertain)
-          where o.id = u.id and o.attempt = u.attempt and o.claimed_by = $1 and o.done is not true",
-    )
+        "with ended as (
+           update outbox o set done = true, claimed_by = null, message_id = u.message_id, error = u.error,
+                  uncertain = o.uncertain or u.uncertain, ended_at = now(), payload = 'null', file = null
+             from unnest(",
+        list!("2": int8, "3": int4, "4": int8, "5": text, "6": bool),
+        ") u (id, attempt, message_id, error, uncertain)
+            where o.id = u.id and o.attempt = u.attempt and o.claimed_by = $1 and o.done is not true
+            returning o.id, o.bot_id, o.chat_id)
+         select coalesce(bool_or(exists (select from outbox n where n.bot_id = e.bot_id and n.chat_id = e.chat_id and not n.done
+                                                                and n.id <> all(array(select d.id from ended d)))), false)
+           from ended e",
+    ))
     .bind(replica)
     .bind(&ids)
     .bind(&attempts)
     .bind(&message_ids)
     .bind(&errors)
     .bind(&uncertain)
-    .execute(db)
-    .await?;
-    Ok(())
+    .fetch_one(db)
+    .await
 }
 
 /// Hands a call back to be made after `wait`. Its chat waits with it.
@@ -290,17 +327,29 @@ pub async fn moved(db: &PgPool, id: i64, message_id: i64) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Gives back what is claimed in this replica's name but not in hand (see [`crate::slots`]): none of it was sent.
-pub async fn release_strays(db: &PgPool, replica: i64, lane: Lane, held: &[i64]) -> sqlx::Result<u64> {
-    let result = sqlx::query(concat!(
-        "update outbox set claimed_by = null
-          where claimed_by = $1 and not done and id <> all($2) and (",
+/// What is claimed in this replica's name of a lane: calls, and the attempt.
+pub async fn claimed_by(db: &PgPool, replica: i64, lane: Lane) -> sqlx::Result<Vec<(i64, i32)>> {
+    sqlx::query_as(concat!(
+        "select id, attempt from outbox where claimed_by = $1 and not done and (",
         agent_of!(""),
-        " is not null) = $3"
+        " is not null) = $2"
     ))
     .bind(replica)
-    .bind(held)
     .bind(lane == Lane::Files)
+    .fetch_all(db)
+    .await
+}
+
+/// Gives back what this replica has claimed and does not have in hand (see [`crate::slots`]): none of it was sent.
+pub async fn release(db: &PgPool, replica: i64, strays: &[(i64, i32)]) -> sqlx::Result<u64> {
+    let (ids, attempts): (Vec<i64>, Vec<i32>) = strays.iter().copied().unzip();
+    let result = sqlx::query(
+        "update outbox o set claimed_by = null from unnest($2::int8[], $3::int4[]) s (id, attempt)
+          where o.id = s.id and o.attempt = s.attempt and o.claimed_by = $1 and not o.done",
+    )
+    .bind(replica)
+    .bind(ids)
+    .bind(attempts)
     .execute(db)
     .await?;
     Ok(result.rows_affected())
