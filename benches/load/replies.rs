@@ -47,8 +47,10 @@ pub async fn measure(arguments: &Arguments, replicas: u8, length: Duration, tabl
     );
     let mut conn = stack.conn().await?;
     for &users in &arguments.users {
-        // No more agents than there are people: each is listened to, which takes memory.
-        stack.people(users.max(FEWEST_PEOPLE), agents.address).await?;
+        // No more agents than people who speak: each is listened to, which takes memory.
+        let people = users.max(FEWEST_PEOPLE);
+        stack.people(people, agents.address).await?;
+        let silent = ears.split_off(people);
         let addresses: Vec<_> = replicas.iter().map(|replica| replica.address).collect();
         let (_, _, back) = driver::run(&addresses, ears, users, WARM_UP).await?;
         // As autovacuum does within the first minute; until then plans are made for empty tables.
@@ -65,6 +67,7 @@ pub async fn measure(arguments: &Arguments, replicas: u8, length: Duration, tabl
         let (bench, bench_ms) = pgbench::run(&stack, Script::Message, users.min(64), length / 2).await?;
         let (relayed, relayed_ms, back) = relayed(telegram, &agents, ears, users, length / 2).await?;
         ears = back;
+        ears.extend(silent);
         println!(
             "{users:5} {:10.0} {:8.2} {:8.2} | {:7.3} {:12.3} {:10.3} {:10.3} | {:7.2} {:11.2} | {memory:8.1} | {bench:9.0} {bench_ms:3.1} | {relayed:7.0} {relayed_ms:7.2}",
             count / took.as_secs_f64(),
