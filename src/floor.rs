@@ -83,8 +83,8 @@ impl Floor {
     }
 
     /// Notes the keys of claimed rows.
-    pub fn claimed(&self, keys: impl Iterator<Item = i64>) {
-        if let Some(highest) = keys.max() {
+    pub fn claimed(&self, keys: impl IntoIterator<Item = i64>) {
+        if let Some(highest) = keys.into_iter().max() {
             // Not the highest ever: Telegram's numbers begin anew, lower, after a week without updates.
             self.0.claimed.store(highest, Ordering::Relaxed);
         }

@@ -22,14 +22,13 @@ type Row<K, T> = (Hold<K>, T);
 #[derive(Debug)]
 pub struct Giving<K: Eq + Hash + Clone, T> {
     rows: mpsc::UnboundedSender<Row<K, T>>,
-    held: Held<K>,
-    gate: Gate,
+    hand: Hand<K>,
     most: usize,
 }
 
 impl<K: Eq + Hash + Clone, T> Clone for Giving<K, T> {
     fn clone(&self) -> Self {
-        Self { rows: self.rows.clone(), held: self.held.clone(), gate: self.gate.clone(), most: self.most }
+        Self { rows: self.rows.clone(), hand: self.hand.clone(), most: self.most }
     }
 }
 
@@ -38,24 +37,22 @@ impl<K: Eq + Hash + Clone, T> Clone for Giving<K, T> {
 pub struct Taking<K: Eq + Hash + Clone, T> {
     rows: mpsc::UnboundedReceiver<Row<K, T>>,
     /// All that is in hand, what comes among it.
-    pub held: Held<K>,
-    /// Through which rows come.
-    pub gate: Gate,
+    pub hand: Hand<K>,
 }
 
 /// The two ends. With `most` rows in hand no more come; a few statements at once may exceed that.
 pub fn handover<K: Eq + Hash + Clone, T>(most: usize) -> (Giving<K, T>, Taking<K, T>) {
     let (giving, rows) = mpsc::unbounded_channel();
-    let (held, gate) = (Held::default(), Gate::default());
-    (Giving { rows: giving, held: held.clone(), gate: gate.clone(), most }, Taking { rows, held, gate })
+    let hand = Hand { held: Held::default(), gate: Arc::default() };
+    (Giving { rows: giving, hand: hand.clone(), most }, Taking { rows, hand })
 }
 
 impl<K: Eq + Hash + Clone, T> Giving<K, T> {
     /// Prepares for up to `wanted` rows that may come into being claimed, before the statement that makes them.
     pub fn prepare(&self, wanted: usize) -> Prepared<K, T> {
-        let places = wanted.min(self.most.saturating_sub(self.held.count()));
+        let places = wanted.min(self.most.saturating_sub(self.hand.held.count()));
         // silent-ok: closed, so nothing is to come into being claimed
-        let open = self.gate.0.clone().try_read_owned().ok().filter(|_| places > 0 && !self.rows.is_closed());
+        let open = self.hand.gate.clone().try_read_owned().ok().filter(|_| places > 0 && !self.rows.is_closed());
         Prepared { open: open.map(|open| (self.clone(), open)), places }
     }
 }
@@ -75,7 +72,7 @@ impl<K: Eq + Hash + Clone, T> Taking<K, T> {
             }
         }
         // What statements make that are under way still comes, and nothing after that.
-        let closed = self.gate.close().await;
+        let closed = self.hand.close().await;
         self.rows.close();
         drop(closed);
         while let Some((hold, row)) = self.rows.recv().await {
@@ -103,9 +100,9 @@ impl<K: Eq + Hash + Clone, T> Prepared<K, T> {
     pub fn settle(mut self, rows: impl IntoIterator<Item = (K, T)>) {
         let Some((giving, open)) = self.open.take() else { return };
         for (key, row) in rows {
-            if giving.rows.send((giving.held.hold(key), row)).is_err() {
+            if giving.rows.send((giving.hand.held.hold(key), row)).is_err() {
                 // Its worker has ended; so will its replica.
-                giving.held.unsure();
+                giving.hand.held.unsure();
             }
         }
         drop(open);
@@ -115,25 +112,38 @@ impl<K: Eq + Hash + Clone, T> Prepared<K, T> {
 impl<K: Eq + Hash + Clone, T> Drop for Prepared<K, T> {
     fn drop(&mut self) {
         if let Some((giving, _)) = &self.open {
-            giving.held.unsure();
+            giving.hand.held.unsure();
         }
     }
 }
 
-/// Open while statements may make rows that are claimed.
-#[derive(Debug, Clone, Default)]
-pub struct Gate(Arc<RwLock<()>>);
+/// What a worker has in hand, and the gate through which it comes; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Hand<K> {
+    /// The rows.
+    pub held: Held<K>,
+    gate: Arc<RwLock<()>>,
+}
 
-impl Gate {
-    /// Waits until what was under way has ended. As long as the guard lives, nothing comes into being claimed.
+impl<K: Eq + Hash + Clone> Hand<K> {
+    /// Waits until the statements that are under way have ended. As long as the guard lives, nothing comes into being claimed.
     pub async fn close(&self) -> OwnedRwLockWriteGuard<()> {
-        self.0.clone().write_owned().await
+        self.gate.clone().write_owned().await
     }
 
-    /// Which of these rows, read as claimed in this replica's name, nobody has in hand.
-    pub async fn strays<K: Eq + Hash + Clone>(&self, held: &Held<K>, claimed: Vec<K>) -> Vec<K> {
+    /// Gives back what `claimed` reads as claimed in this replica's name and nobody has in hand. How many rows there were.
+    pub async fn release_strays<F>(
+        &self,
+        claimed: impl Future<Output = sqlx::Result<Vec<K>>>,
+        release: impl FnOnce(Vec<K>) -> F,
+    ) -> sqlx::Result<u64>
+    where
+        F: Future<Output = sqlx::Result<u64>>,
+    {
+        let claimed = claimed.await?;
         drop(self.close().await);
-        claimed.into_iter().filter(|key| !held.has(key)).collect()
+        let strays: Vec<K> = claimed.into_iter().filter(|key| !self.held.has(key)).collect();
+        if strays.is_empty() { Ok(0) } else { release(strays).await }
     }
 }
 
@@ -146,16 +156,24 @@ mod tests {
         let (giving, mut taking) = handover::<i64, &str>(8);
         let prepared = giving.prepare(1);
         // The row is committed and read as claimed; the statement's answer is still on its way.
-        let (gate, held) = (taking.gate.clone(), taking.held.clone());
-        let looking = tokio::spawn(async move { gate.strays(&held, vec![7, 8]).await });
+        let hand = taking.hand.clone();
+        let looking = tokio::spawn(async move {
+            let mut released = Vec::new();
+            let release = |strays| {
+                released = strays;
+                std::future::ready(Ok(1))
+            };
+            hand.release_strays(async { Ok(vec![7, 8]) }, release).await.unwrap();
+            released
+        });
         tokio::task::yield_now().await;
         assert_eq!(giving.prepare(1).places(), 0, "closed while somebody looks");
         prepared.settle([(7, "a row")]);
         assert_eq!(looking.await.unwrap(), [8]);
         let (hold, row) = taking.rows.recv().await.unwrap();
-        assert!(row == "a row" && taking.held.has(&7));
+        assert!(row == "a row" && taking.hand.held.has(&7));
         drop(hold);
-        assert!(!taking.held.has(&7));
+        assert!(!taking.hand.held.has(&7));
     }
 
     #[tokio::test]
@@ -164,7 +182,7 @@ mod tests {
         assert_eq!(giving.prepare(3).places(), 2);
         giving.prepare(1).settle([(1, ())]);
         assert_eq!(giving.prepare(3).places(), 1);
-        let closed = taking.gate.close().await;
+        let closed = taking.hand.close().await;
         assert_eq!(giving.prepare(1).places(), 0);
         drop(closed);
         giving.prepare(1).settle([(2, ())]);

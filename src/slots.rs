@@ -4,7 +4,7 @@
 //! would be claimed by a living replica that does not know of them, for ever. So a worker knows the rows it has in hand,
 //! and after a failed claim, and every minute, gives back whatever else is claimed in its name.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,8 +57,7 @@ pub struct Held<K>(Arc<Hands<K>>);
 
 #[derive(Debug)]
 struct Hands<K> {
-    /// With how many hold each: a turn's key is prepared before it is known who runs it.
-    keys: Mutex<HashMap<K, u32>>,
+    keys: Mutex<HashSet<K>>,
     /// Whether a row may have been taken up that nobody has in hand.
     unsure: AtomicBool,
 }
@@ -73,26 +72,18 @@ impl<K: Eq + Hash + Clone> Held<K> {
     /// A row that is being taken up. To be called before it is, so that it is never found claimed and not in hand; it is let go of when
     /// the guard is dropped.
     pub fn hold(&self, key: K) -> Hold<K> {
-        self.take(key.clone());
-        Hold { held: self.clone(), key }
+        self.lock().insert(key.clone());
+        Hold { held: self.clone(), key: Some(key) }
     }
 
     /// This row is done with.
     pub fn let_go(&self, key: &K) {
-        let mut keys = self.lock();
-        match keys.get_mut(key) {
-            Some(holders) if *holders > 1 => *holders -= 1,
-            _ => drop(keys.remove(key)),
-        }
-    }
-
-    fn take(&self, key: K) {
-        *self.lock().entry(key).or_default() += 1;
+        self.lock().remove(key);
     }
 
     /// Whether this row is in hand.
     pub fn has(&self, key: &K) -> bool {
-        self.lock().contains_key(key)
+        self.lock().contains(key)
     }
 
     /// How many there are.
@@ -105,7 +96,7 @@ impl<K: Eq + Hash + Clone> Held<K> {
         self.0.unsure.store(true, Ordering::Relaxed);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, u32>> {
+    fn lock(&self) -> MutexGuard<'_, HashSet<K>> {
         self.0.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -114,19 +105,22 @@ impl<K: Eq + Hash + Clone> Held<K> {
 #[derive(Debug)]
 pub struct Hold<K: Eq + Hash + Clone> {
     held: Held<K>,
-    key: K,
+    /// Until it is kept.
+    key: Option<K>,
 }
 
 impl<K: Eq + Hash + Clone> Hold<K> {
     /// The row stays in hand until somebody [lets it go](Held::let_go).
-    pub fn keep(self) {
-        self.held.take(self.key.clone());
+    pub fn keep(mut self) {
+        self.key = None;
     }
 }
 
 impl<K: Eq + Hash + Clone> Drop for Hold<K> {
     fn drop(&mut self) {
-        self.held.let_go(&self.key);
+        if let Some(key) = &self.key {
+            self.held.let_go(key);
+        }
     }
 }
 
@@ -136,7 +130,7 @@ impl<K: Eq + Hash + Clone + Send + 'static> Slots<K> {
         Self::holding(most, Held::default())
     }
 
-    /// Places for `most` tasks, of which some may be taken by others' `held` rows.
+    /// Places for `most` rows, where others hold rows of these, too (see [`Slots::room`]).
     pub fn holding(most: usize, held: Held<K>) -> Self {
         let now = Instant::now();
         Self { tasks: JoinSet::new(), held, most, checked: now, failed: None, claimed: now }
@@ -148,24 +142,20 @@ impl<K: Eq + Hash + Clone + Send + 'static> Slots<K> {
         self.most - self.tasks.len()
     }
 
-    /// Forgets the tasks that have ended.
-    pub fn clear(&mut self) {
-        while self.tasks.try_join_next().is_some() {}
+    /// Places that are free now, where every row in hand takes one, whoever works at it.
+    pub fn room(&mut self) -> usize {
+        self.clear();
+        self.most.saturating_sub(self.held.count())
     }
 
-    /// The keys in hand.
-    pub fn held(&self) -> Held<K> {
-        self.held.clone()
+    /// Forgets the tasks that have ended.
+    fn clear(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
     }
 
     /// Works at a row; its key stays in hand until the task ends.
     pub fn spawn(&mut self, key: K, work: impl Future<Output = ()> + Send + 'static) {
         let hold = self.held.hold(key);
-        self.spawn_held(hold, work);
-    }
-
-    /// Works at a row that is in hand already.
-    pub fn spawn_held(&mut self, hold: Hold<K>, work: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(async move {
             work.await;
             drop(hold);
@@ -174,7 +164,7 @@ impl<K: Eq + Hash + Clone + Send + 'static> Slots<K> {
 
     /// Works at a row; its key stays in hand until somebody [lets it go](Held::let_go).
     pub fn spawn_holding(&mut self, key: K, work: impl Future<Output = ()> + Send + 'static) {
-        self.held.take(key);
+        self.held.hold(key).keep();
         self.tasks.spawn(work);
     }
 
@@ -217,7 +207,7 @@ impl<K: Eq + Hash + Clone + Send + 'static> Slots<K> {
             self.failed = Some(Instant::now());
         }
         let every = if self.failed.is_some() { CHECK_SOON } else { CHECK };
-        (self.checked.elapsed() >= every).then(|| self.held.lock().keys().cloned().collect())
+        (self.checked.elapsed() >= every).then(|| self.held.lock().iter().cloned().collect())
     }
 
     /// What came of looking: how many rows were given back.
@@ -262,10 +252,9 @@ mod tests {
     #[test]
     fn a_row_claimed_again_is_in_hand_though_its_old_task_lets_go() {
         let held = Held::default();
-        [(7, 1), (7, 2), (7, 2)].into_iter().for_each(|key| held.take(key));
+        held.lock().extend([(7, 1), (7, 2)]);
         held.let_go(&(7, 1));
-        held.let_go(&(7, 2));
-        assert_eq!(ids(held.lock().keys().copied().collect()), [7]);
+        assert_eq!(ids(held.lock().iter().copied().collect()), [7]);
         held.let_go(&(7, 2));
         assert_eq!(held.count(), 0);
     }

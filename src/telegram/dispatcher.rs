@@ -24,9 +24,9 @@ use crate::causes;
 use crate::database;
 use crate::eyes::metrics::{self, Handling};
 use crate::floor::{self, Floor};
-use crate::handover::{Gate, Giving, handover};
+use crate::handover::{Giving, Hand, handover};
 use crate::replica::Replica;
-use crate::slots::{Held, Slots, bounded};
+use crate::slots::{Slots, bounded};
 use crate::together::{Sharing, Together};
 use crate::trace;
 use crate::turns::queue::{self, Entry};
@@ -88,9 +88,9 @@ pub async fn run(app: &App, replica: &Replica, turns: Giving<(Uuid, i32), turns:
     });
     let work = Work { app: app.clone(), replica: replica.clone(), passing };
     let (giving, taking) = handover(PARALLEL);
-    let (gate, held) = (taking.gate.clone(), taking.held.clone());
+    let hand = taking.hand.clone();
     let taken = taking.work(stop, |hold, update: Claimed| {
-        floor.claimed([update.update_id].into_iter());
+        floor.claimed([update.update_id]);
         let work = work.clone();
         async move {
             handle(work, update).await;
@@ -99,30 +99,26 @@ pub async fn run(app: &App, replica: &Replica, turns: Giving<(Uuid, i32), turns:
     });
     let _handling = app.handling.begin(replica.id(), giving);
     tokio::select! {
-        _ = async { tokio::join!(claim_and_handle(&work, stop, &floor, (gate, held)), taken) } => {}
+        _ = async { tokio::join!(claim_and_handle(&work, stop, &floor, &hand), taken) } => {}
         () = floor.keep(|from| floor::lowest_free(&app.db, floor::UPDATES, app.bot_id, from)) => {}
     }
 }
 
-async fn claim_and_handle(
-    work: &Work,
-    stop: &CancellationToken,
-    floor: &Floor,
-    (gate, held): (Gate, Held<(i64, i32)>),
-) {
+async fn claim_and_handle(work: &Work, stop: &CancellationToken, floor: &Floor, hand: &Hand<(i64, i32)>) {
     let Work { app, replica, .. } = work;
-    let mut slots = Slots::holding(PARALLEL, held.clone());
+    let mut slots = Slots::holding(PARALLEL, hand.held.clone());
     let mut suspects_checked = Instant::now();
     while !stop.is_cancelled() {
         if suspects_checked.elapsed() > SUSPECT_CHECK {
             suspects_checked = Instant::now();
-            handle_suspects(work, &mut slots, &gate, stop).await;
+            handle_suspects(work, &mut slots, hand, stop).await;
         }
         if slots.due().is_some() {
-            slots.looked("updates", bounded(release_strays(app, replica, &gate, &held)).await);
+            let claimed = inbox::claimed_by(&app.db, replica.id(), app.bot_id);
+            let release = |strays| inbox::release(&app.db, replica.id(), app.bot_id, strays);
+            slots.looked("updates", bounded(hand.release_strays(claimed, release)).await);
         }
-        slots.clear();
-        let free = PARALLEL.saturating_sub(held.count());
+        let free = slots.room();
         if free == 0 {
             tokio::time::sleep(FULL_WAIT).await;
             continue;
@@ -145,24 +141,20 @@ async fn claim_and_handle(
     slots.all_end().await;
 }
 
-/// Gives back what is claimed in this replica's name and not in hand.
-async fn release_strays(app: &App, replica: &Replica, gate: &Gate, held: &Held<(i64, i32)>) -> sqlx::Result<u64> {
-    let claimed = inbox::claimed_by(&app.db, replica.id(), app.bot_id).await?;
-    match &*gate.strays(held, claimed).await {
-        [] => Ok(0),
-        strays => inbox::release(&app.db, replica.id(), app.bot_id, strays).await,
-    }
-}
-
 /// Handles updates that replicas died of, each while nothing else is at work.
-async fn handle_suspects(work: &Work, slots: &mut Slots<(i64, i32)>, gate: &Gate, stop: &CancellationToken) {
+async fn handle_suspects(
+    work: &Work,
+    slots: &mut Slots<(i64, i32)>,
+    hand: &Hand<(i64, i32)>,
+    stop: &CancellationToken,
+) {
     let Work { app, replica, .. } = work;
     if !bounded(inbox::has_suspect(&app.db, app.bot_id)).await.unwrap_or(false) {
         return;
     }
-    let _closed = gate.close().await;
+    let _closed = hand.close().await;
     slots.all_end().await;
-    while slots.held().count() > 0 && !stop.is_cancelled() {
+    while hand.held.count() > 0 && !stop.is_cancelled() {
         tokio::time::sleep(FULL_WAIT).await;
     }
     while !stop.is_cancelled() {

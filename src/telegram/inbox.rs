@@ -408,8 +408,8 @@ pub async fn claimed_by(db: &PgPool, replica: i64, bot_id: i64) -> sqlx::Result<
 }
 
 /// Gives back what this replica has claimed and does not have in hand (see [`crate::slots`]).
-pub async fn release(db: &PgPool, replica: i64, bot_id: i64, strays: &[(i64, i32)]) -> sqlx::Result<u64> {
-    let (ids, attempts): (Vec<i64>, Vec<i32>) = strays.iter().copied().unzip();
+pub async fn release(db: &PgPool, replica: i64, bot_id: i64, strays: Vec<(i64, i32)>) -> sqlx::Result<u64> {
+    let (ids, attempts): (Vec<i64>, Vec<i32>) = strays.into_iter().unzip();
     let result = sqlx::query(
         "update updates u set claimed_by = null from unnest($3::int8[], $4::int4[]) s (update_id, attempt)
           where u.bot_id = $2 and u.update_id = s.update_id and u.attempt = s.attempt and u.claimed_by = $1 and not u.done",

@@ -21,7 +21,7 @@ use super::outbox::{self, Claimed, Ended, Kind, Lane};
 use super::pace::Pace;
 use crate::app::App;
 use crate::floor::{self, Floor};
-use crate::handover::{Gate, Giving, Prepared, Taking, handover};
+use crate::handover::{Giving, Hand, Prepared, Taking, handover};
 use crate::replica::Replica;
 use crate::slots::{GATHER, Held, Hold, Slots, bounded};
 use crate::wake::Queue;
@@ -113,18 +113,18 @@ async fn run_lane(
     pace: &Mutex<Pace>,
     lanes: &Lanes,
 ) {
-    let (gate, held) = (taking.gate.clone(), taking.held.clone());
+    let hand = taking.hand.clone();
     let (ends, to_record) = mpsc::channel(2 * PARALLEL);
-    let recorder = tokio::spawn(record(app.clone(), replica.clone(), held.clone(), to_record));
-    let sending = Sending { app: app.clone(), replica: replica.clone(), ends, held };
+    let recorder = tokio::spawn(record(app.clone(), replica.clone(), hand.held.clone(), to_record));
+    let sending = Sending { app: app.clone(), replica: replica.clone(), ends, held: hand.held.clone() };
     let came = AtomicUsize::new(0);
     let taken = taking.work(stop, |hold: Hold<Key>, call: Claimed| {
         came.fetch_add(1, Ordering::Relaxed);
-        lanes.floor.claimed([call.id].into_iter());
+        lanes.floor.claimed([call.id]);
         hold.keep();
         making::make_or_hand_back(sending.clone(), call)
     });
-    tokio::join!(claim_and_make(&sending, stop, lane, (&gate, &came), (pace, lanes)), taken);
+    tokio::join!(claim_and_make(&sending, stop, lane, (&hand, &came), (pace, lanes)), taken);
     drop(sending);
     if recorder.await.is_err() {
         error!("the recorder of {} panicked", what(lane));
@@ -144,12 +144,12 @@ async fn claim_and_make(
     sending: &Sending,
     stop: &CancellationToken,
     lane: Lane,
-    (gate, came): (&Gate, &AtomicUsize),
+    (hand, came): (&Hand<Key>, &AtomicUsize),
     (pace, lanes): (&Mutex<Pace>, &Lanes),
 ) {
-    let Sending { app, replica, held, .. } = sending;
+    let Sending { app, replica, .. } = sending;
     let (what, most) = (what(lane), if lane == Lane::Files { PARALLEL_FILES } else { PARALLEL });
-    let mut slots = Slots::holding(most, held.clone());
+    let mut slots = Slots::holding(most, hand.held.clone());
     while !stop.is_cancelled() {
         if lane == Lane::Words {
             let mut pace = pace.lock().await;
@@ -158,11 +158,12 @@ async fn claim_and_make(
             lanes.files.notify_one();
         }
         if slots.due().is_some() {
-            slots.looked(what, bounded(release_strays(sending, lane, gate)).await);
+            let claimed = outbox::claimed_by(&app.db, replica.id(), lane);
+            let release = |strays| outbox::release(&app.db, replica.id(), strays);
+            slots.looked(what, bounded(hand.release_strays(claimed, release)).await);
         }
-        slots.clear();
         let now = Instant::now();
-        let free = most.saturating_sub(held.count());
+        let free = slots.room();
         let allowed = pace.lock().await.allowance(now, free, replica.workers());
         if allowed.calls > 0 && replica.may_send() {
             let claim = {
@@ -199,16 +200,6 @@ async fn claim_and_make(
         }
     }
     slots.all_end().await;
-}
-
-/// Gives back what is claimed in this replica's name and not in hand.
-async fn release_strays(sending: &Sending, lane: Lane, gate: &Gate) -> sqlx::Result<u64> {
-    let Sending { app, replica, held, .. } = sending;
-    let claimed = outbox::claimed_by(&app.db, replica.id(), lane).await?;
-    match &*gate.strays(held, claimed).await {
-        [] => Ok(0),
-        strays => outbox::release(&app.db, replica.id(), strays).await,
-    }
 }
 
 /// Tells the other replicas of floods that mean the whole bot, and learns of theirs.

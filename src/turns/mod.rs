@@ -2,6 +2,7 @@
 
 mod admission;
 pub mod agent_client;
+pub mod amending;
 mod answer;
 mod answering;
 mod asking;

@@ -17,9 +17,9 @@ use super::stopping::Stops;
 use super::store::{self, Claimed, Kind};
 use crate::app::App;
 use crate::floor::{self, Floor};
-use crate::handover::{Gate, Taking};
+use crate::handover::{Hand, Taking};
 use crate::replica::Replica;
-use crate::slots::{Held, Slots, bounded};
+use crate::slots::{Slots, bounded};
 use crate::telegram::sender::Sender;
 use crate::together::{Sharing, Together};
 use crate::trace;
@@ -59,9 +59,9 @@ pub async fn run(
     let runner =
         Runner { app: app.clone(), replica: replica.clone(), stop: stop.clone(), stops: Stops::default(), ends };
     let floor = Floor::default();
-    let (gate, held) = (taking.gate.clone(), taking.held.clone());
+    let hand = taking.hand.clone();
     let taken = taking.work(stop, |hold, turn: Claimed| {
-        floor.claimed([turn.position].into_iter());
+        floor.claimed([turn.position]);
         let runner = runner.clone();
         async move {
             if runner.stop.is_cancelled() {
@@ -73,22 +73,23 @@ pub async fn run(
         }
     });
     tokio::select! {
-        _ = async { tokio::join!(claim_and_run(&runner, &gate, &held, &floor), taken) } => {}
+        _ = async { tokio::join!(claim_and_run(&runner, &hand, &floor), taken) } => {}
         () = floor.keep(|from| floor::lowest_free(&app.db, floor::TURNS, app.bot_id, from)) => {}
         // Until the last turn has ended: one that is to be stopped need not wait for another replica.
         () = runner.stops.watch(app, replica) => {}
     }
 }
 
-async fn claim_and_run(runner: &Runner, gate: &Gate, held: &Held<(Uuid, i32)>, floor: &Floor) {
+async fn claim_and_run(runner: &Runner, hand: &Hand<(Uuid, i32)>, floor: &Floor) {
     let Runner { app, replica, stop, .. } = runner;
-    let mut slots = Slots::holding(PARALLEL, held.clone());
+    let mut slots = Slots::holding(PARALLEL, hand.held.clone());
     while !stop.is_cancelled() {
         if slots.due().is_some() {
-            slots.looked("turns", bounded(release_strays(app, replica, gate, held)).await);
+            let claimed = store::claimed_by(&app.db, replica.id());
+            let release = |strays| store::release(&app.db, replica.id(), strays);
+            slots.looked("turns", bounded(hand.release_strays(claimed, release)).await);
         }
-        slots.clear();
-        let free = PARALLEL.saturating_sub(held.count()).min(BATCH);
+        let free = slots.room().min(BATCH);
         if free == 0 {
             tokio::time::sleep(FULL_WAIT).await;
             continue;
@@ -109,15 +110,6 @@ async fn claim_and_run(runner: &Runner, gate: &Gate, held: &Held<(Uuid, i32)>, f
         }
     }
     slots.all_end().await;
-}
-
-/// Gives back what is claimed in this replica's name and not in hand.
-async fn release_strays(app: &App, replica: &Replica, gate: &Gate, held: &Held<(Uuid, i32)>) -> sqlx::Result<u64> {
-    let claimed = store::claimed_by(&app.db, replica.id()).await?;
-    match &*gate.strays(held, claimed).await {
-        [] => Ok(0),
-        strays => store::release(&app.db, replica.id(), strays).await,
-    }
 }
 
 async fn run_one(runner: Runner, turn: Claimed) {

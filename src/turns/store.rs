@@ -310,8 +310,8 @@ pub async fn claimed_by(db: &PgPool, replica: i64) -> sqlx::Result<Vec<(Uuid, i3
 }
 
 /// Gives back what this replica has claimed and does not have in hand (see [`crate::slots`]).
-pub async fn release(db: &PgPool, replica: i64, strays: &[(Uuid, i32)]) -> sqlx::Result<u64> {
-    let (ids, attempts): (Vec<Uuid>, Vec<i32>) = strays.iter().copied().unzip();
+pub async fn release(db: &PgPool, replica: i64, strays: Vec<(Uuid, i32)>) -> sqlx::Result<u64> {
+    let (ids, attempts): (Vec<Uuid>, Vec<i32>) = strays.into_iter().unzip();
     let result = sqlx::query(
         "update turns t set claimed_by = null from unnest($2::uuid[], $3::int4[]) s (id, attempt)
           where t.id = s.id and t.attempt = s.attempt and t.claimed_by = $1 and not t.done",

@@ -17,6 +17,7 @@ use crate::telegram::inbox::Claimed;
 use crate::telegram::texts;
 use crate::telegram::update::{Message, Update};
 use crate::together::Together;
+use crate::turns::amending;
 use crate::turns::queue::{self, Enqueued, Entry, Handles, NewTurn, Queued};
 use crate::turns::request::{Part, Request};
 use crate::wake::Queue;
@@ -93,10 +94,10 @@ pub(super) async fn on_edit(handler: &mut Handler<'_>, speaker: &Speaker, messag
     let Some(part) = part(speaker, message, content::read(message)).filter(|_| !message.is_live()) else {
         return Ok(());
     };
-    if queue::edit_waiting(handler.conn, &handler.app.config.vault, who, &part).await? {
+    if amending::edit_waiting(handler.conn, &handler.app.config.vault, who, &part).await? {
         return Ok(());
     }
-    let Some((turn, agent_id)) = queue::turn_of(handler.conn, who, message.message_id).await? else { return Ok(()) };
+    let Some((turn, agent_id)) = amending::turn_of(handler.conn, who, message.message_id).await? else { return Ok(()) };
     // What another agent was told meanwhile is none of this one's business, and its answer would come out of the blue.
     let Some(agent) = speaker.conversation.agent.as_ref().filter(|agent| agent.id == agent_id) else { return Ok(()) };
     let asked = Asking { parts: &[part], edit_of: Some(turn), album: None, wait: Duration::ZERO };
@@ -128,7 +129,7 @@ pub(super) async fn retry(
     turn: Uuid,
 ) -> sqlx::Result<Option<&'static str>> {
     let vault = &handler.app.config.vault;
-    let Some(retried) = queue::failed_request(handler.conn, vault, turn, speaker.user.id).await? else {
+    let Some(retried) = amending::failed_request(handler.conn, vault, turn, speaker.user.id).await? else {
         return Ok(Some(texts::TRIED_ALREADY));
     };
     let Some(agent) = conversation::agent_for(handler.conn, retried.agent_id, speaker.user.id).await? else {
@@ -139,7 +140,7 @@ pub(super) async fn retry(
     if !ask(handler, speaker, &agent, &asked).await? {
         return Ok(None);
     }
-    queue::drop_request(handler.conn, turn).await?;
+    amending::drop_request(handler.conn, turn).await?;
     Ok(Some(texts::ASKING_AGAIN))
 }
 

@@ -341,8 +341,8 @@ pub async fn claimed_by(db: &PgPool, replica: i64, lane: Lane) -> sqlx::Result<V
 }
 
 /// Gives back what this replica has claimed and does not have in hand (see [`crate::slots`]): none of it was sent.
-pub async fn release(db: &PgPool, replica: i64, strays: &[(i64, i32)]) -> sqlx::Result<u64> {
-    let (ids, attempts): (Vec<i64>, Vec<i32>) = strays.iter().copied().unzip();
+pub async fn release(db: &PgPool, replica: i64, strays: Vec<(i64, i32)>) -> sqlx::Result<u64> {
+    let (ids, attempts): (Vec<i64>, Vec<i32>) = strays.into_iter().unzip();
     let result = sqlx::query(
         "update outbox o set claimed_by = null from unnest($2::int8[], $3::int4[]) s (id, attempt)
           where o.id = s.id and o.attempt = s.attempt and o.claimed_by = $1 and not o.done",
