@@ -138,7 +138,7 @@ impl NewTurn<'_> {
             link_id: self.link_id,
             tools: self.tools,
             edit_of: self.edit_of,
-            album: self.album.map(str::to_owned),
+            album: self.album.map(storable::text),
             wait: self.wait.as_secs_f64(),
             free_limit: self.free_limit,
             per_day: self.per_day,

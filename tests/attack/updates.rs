@@ -70,6 +70,25 @@ async fn chats(user: User<'_>, rest: Duration, over: &AtomicBool) -> usize {
     rounds
 }
 
+/// Whatever can be read is handled, and nothing failed again and again. Why updates were given up, and how many.
+async fn only_what_is_no_update_failed(stack: &Stack) -> BTreeMap<String, i64> {
+    // Telegram refuses to edit and delete messages whose numbers were mutated; that is all that went wrong.
+    let errors = stack.errors().into_iter();
+    let others: Vec<String> = errors.filter(|line| !line.contains("Telegram refuses a call for good")).collect();
+    assert_eq!(others, Vec::<String>::new());
+    let reasons: Vec<(String, i64)> = sqlx::query_as(
+        "select regexp_replace(error, '[0-9]+', 'N', 'g'), count(*) from updates where error is not null group by 1 order by 1",
+    )
+    .fetch_all(&stack.db)
+    .await
+    .unwrap();
+    for (reason, _) in &reasons {
+        let known = ["not an update: wrong at line N, column N", "an update of a kind that is not handled"];
+        assert!(known.contains(&&**reason), "a dead letter for another reason: {reason}");
+    }
+    reasons.into_iter().collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_updates_break_nothing_and_hold_nobody_up() {
     let (count, seed) = (how_many(), seed());
@@ -128,22 +147,7 @@ async fn malformed_updates_break_nothing_and_hold_nobody_up() {
     // It is all there, and works.
     user.asks("/help", "What you can do here").await;
     user.asks("the last", "“the last”").await;
-    // Telegram refuses to edit and delete messages whose numbers were mutated; that is all that went wrong.
-    let errors = stack.errors().into_iter();
-    let others: Vec<String> = errors.filter(|line| !line.contains("Telegram refuses a call for good")).collect();
-    assert_eq!(others, Vec::<String>::new());
-    let reasons: Vec<(String, i64)> = sqlx::query_as(
-        "select regexp_replace(error, '[0-9]+', 'N', 'g'), count(*) from updates where error is not null group by 1 order by 1",
-    )
-    .fetch_all(&stack.db)
-    .await
-    .unwrap();
-    let reasons: BTreeMap<String, i64> = reasons.into_iter().collect();
-    // Whatever can be read is handled; nothing failed again and again.
-    for reason in reasons.keys() {
-        let known = ["not an update: wrong at line N, column N", "an update of a kind that is not handled"];
-        assert!(known.contains(&&**reason), "a dead letter for another reason: {reason}");
-    }
+    let reasons = only_what_is_no_update_failed(&stack).await;
     assert_eq!(stack.sql::<i64>("select count(*) from updates where error is null and body <> ''").await, 0);
     assert_eq!(stack.sql::<i64>("select count(*) from updates where body <> '' and body not like 'gAAAA%'").await, 0);
     for log in stack.logs().iter().filter(|log| log.file_name().is_some_and(|name| name != "simulators.log")) {
@@ -160,4 +164,40 @@ async fn malformed_updates_break_nothing_and_hold_nobody_up() {
         statuses.lock().unwrap(),
         waits.load(Ordering::Relaxed),
     );
+}
+
+/// Where the texts are in it, as JSON pointers (RFC 6901).
+fn texts(of: &Value, at: &str, found: &mut Vec<String>) {
+    match of {
+        Value::String(_) => found.push(at.to_owned()),
+        Value::Array(items) => items.iter().enumerate().for_each(|(n, item)| texts(item, &format!("{at}/{n}"), found)),
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| texts(value, &format!("{at}/{name}"), found)),
+        _ => {}
+    }
+}
+
+/// Postgres' text cannot hold it: a field that is stored as it came makes a dead letter.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nul_is_harmless_wherever_there_is_text() {
+    let stack = Stack::builder().simulators("--telegram-requests", "/dev/null").start().await;
+    assert_eq!(stack.user(WELL_BEHAVED).creates_agent("Ada", "You count.").await, 1, "the corpus names it");
+    let url = format!("{}/telegram/webhook", stack.baal(0).url());
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut next = FIRST_ID;
+    for update in corpus::of(10_000) {
+        let mut places = Vec::new();
+        texts(&update, "", &mut places);
+        for place in places {
+            let mut update = update.clone();
+            let text = update.pointer_mut(&place).unwrap();
+            *text = format!("{}\0", text.as_str().unwrap()).into();
+            update["update_id"] = next.into();
+            next += 1;
+            assert_eq!(deliver(&http, &url, update.to_string().into_bytes()).await.0, 200, "{place}");
+        }
+    }
+    assert!(next > FIRST_ID + 100, "the corpus is full of texts");
+    stack.wait_for_sql(OPEN, 0i64).await;
+    only_what_is_no_update_failed(&stack).await;
+    println!("| a NUL in every text | {} updates | none failed |", next - FIRST_ID);
 }

@@ -1,4 +1,4 @@
-//! What agents say unasked: heartbeats and subagents. It is pulled, put into the outbox in one transaction with the mark up
+//! What agents say unasked: heartbeats and subagents. It is pulled, put into the outbox in one statement with the mark up
 //! to which that is done, and only then acknowledged, so that a kill between any two lines neither loses nor doubles it.
 //!
 //! An agent is pulled by one replica at a time (a claim like any other). A connection to it is held open, so that what it
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use self::pull::{Puller, Statements};
 use crate::app::App;
 use crate::replica::Replica;
 use crate::slots::{Slots, bounded, ids};
@@ -44,6 +45,13 @@ impl Crowd {
 pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
     let mut slots = Slots::new(PARALLEL);
     let crowd = Crowd::default();
+    let puller = Puller {
+        app: app.clone(),
+        replica: replica.clone(),
+        stop: stop.clone(),
+        crowd: crowd.clone(),
+        statements: Statements::start(&app.db, replica.id()),
+    };
     let mut counted: Option<Instant> = None;
     while !stop.is_cancelled() {
         if let Some(held) = slots.due() {
@@ -64,9 +72,8 @@ pub async fn run(app: &App, replica: &Replica, stop: &CancellationToken) {
             let claim = store::claim(&app.db, replica.id(), app.bot_id, batch as i64);
             let agents = slots.claim("agents to be pulled", claim).await.unwrap_or_default();
             let more = agents.len() == batch;
-            for key in agents {
-                let session = pull::session(app.clone(), replica.clone(), key, crowd.clone(), stop.clone());
-                slots.spawn((key.id, key.attempt), session);
+            for (key, agent) in agents {
+                slots.spawn((key.id, key.attempt), puller.clone().session(key, agent));
             }
             if more {
                 continue;
