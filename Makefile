@@ -55,7 +55,7 @@ lint: ## Check formatting and lints
 	@# Not among all targets, because `make test` leaves them out.
 	cargo clippy --workspace --test chaos --test attack --features $(E2E) -- -D warnings
 
-bench: ## Measure messages and their replies, claims, open turns and agents' own messages, in half an hour
+bench: ## Measure messages and their replies, claims, open turns and agents' own messages: some 20 minutes
 	scripts/bootstrap test
 	cargo bench -p baal --bench load
 

@@ -29,7 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::table::Table;
 
-/// Prints figures side by side, and at the end a table of those that have targets. Takes some half an hour.
+/// Prints figures side by side, and at the end a table of those that have targets. Takes some 20 minutes.
 #[derive(Parser)]
 struct Arguments {
     /// Seconds of load for each line.
