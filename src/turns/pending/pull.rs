@@ -271,7 +271,12 @@ impl Puller {
     async fn commit(&self, key: Key, agent: &Arc<Agent>, batch: &Batch) -> sqlx::Result<Taken> {
         let Batch { ref messages, most, database, kept } = *batch;
         let chats: Vec<i64> = messages.iter().filter_map(|message| message.chat_id.parse().ok()).collect();
-        let recipients = self.statements.recipients.run(Asked { agent: agent.clone(), chats }).await?;
+        let asked = Asked { agent: agent.clone(), chats };
+        // An agent that forgets tells all at once, however much that is: whoever shared a statement with it would wait for that.
+        let recipients = match kept {
+            true => self.statements.recipients.run(asked).await?,
+            false => bounded(store::recipients(&self.app.db, &[asked])).await?.pop().unwrap_or_default(),
+        };
         // An agent that forgets has no ids; its mark counts how often something of it was taken in.
         let (mut dropped, mut calls, mut up_to) = (0, Vec::new(), agent.after + i64::from(!kept));
         for message in messages {
@@ -297,7 +302,11 @@ impl Puller {
         let count = calls.len();
         let (earlier, after, trace_context) = (agent.after, up_to, trace::here());
         let said = Said { key, earlier, after, database, dropped, calls, trace_context };
-        if !self.statements.taking_in.run(said).await? {
+        let taken = match kept {
+            true => self.statements.taking_in.run(said).await?,
+            false => bounded(store::take_in(&self.app.db, self.replica.id(), &[said])).await? == [true],
+        };
+        if !taken {
             return Ok(Taken::Lost);
         }
         if dropped > 0 {

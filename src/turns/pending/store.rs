@@ -62,7 +62,7 @@ pub async fn running(db: &PgPool, bot_id: i64) -> sqlx::Result<i64> {
 }
 
 /// What [`Agent::of_row`] reads.
-macro_rules! agent_columns {
+macro_rules! pulled_columns {
     ($of:literal) => {
         columns!($of: id, name, owner_id, visibility, bot_id, chat_id, url, external, secret, protocol, pending_after, pending_database)
     };
@@ -100,7 +100,7 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
             order by a.pull_at limit $3 for no key update of a skip locked)
          update agents q set pull_claimed_by = $1, pull_attempt = q.pull_attempt + 1, pull_at = 'infinity'
           where q.id = any(array(select c.id from c)) returning q.pull_attempt, ",
-        agent_columns!("q."),
+        pulled_columns!("q."),
     ))
     .bind(replica)
     .bind(bot_id)
@@ -118,7 +118,7 @@ pub async fn claim(db: &PgPool, replica: i64, bot_id: i64, limit: i64) -> sqlx::
 pub async fn current(db: &PgPool, replica: i64, key: Key) -> sqlx::Result<Option<Agent>> {
     let row = sqlx::query(concat!(
         "select ",
-        agent_columns!(""),
+        pulled_columns!(""),
         " from agents where id = $1 and pull_claimed_by = $2 and pull_attempt = $3 and status = 'running' and url is not null",
     ))
     .bind(key.id)
