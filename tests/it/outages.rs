@@ -39,7 +39,9 @@ async fn claimed_without(stack: &Stack, lock: &'static str) -> Transaction<'stat
 
 /// Ends the sessions that wait for a lock; how many there were.
 async fn end_waiting(conn: &mut PgConnection) -> i64 {
-    let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+    // Within a transaction the view goes on showing the sessions of its first look.
+    sqlx::query("select pg_stat_clear_snapshot()").execute(&mut *conn).await.unwrap();
+    let end = "select count(*) filter (where pg_terminate_backend(pid, 5000)) from pg_stat_activity
                 where datname = current_database() and wait_event_type = 'Lock'";
     sqlx::query_scalar(end).fetch_one(conn).await.unwrap()
 }
